@@ -1,0 +1,1 @@
+"""What helps while developing; nothing here goes into the image."""

@@ -1,0 +1,110 @@
+"""One example event of every kind, made from `model_code/examples.json`; `make events` writes them to events/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[1]
+EVENTS = REPOSITORY / "events"
+EXAMPLES = REPOSITORY / "model_code" / "examples.json"
+
+REQUEST_ID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+HOST = "abcdefghij.execute-api.eu-central-1.amazonaws.com"
+HEADERS = {"accept": "*/*", "content-type": "application/json", "host": HOST, "user-agent": "curl/8.5.0"}
+
+
+def rest_api_event(method: str, path: str, body: str | None = None) -> dict[str, Any]:
+    """Return what a REST API with a proxy integration sends (payload format 1.0)."""
+    return {
+        "resource": "/{proxy+}",
+        "path": path,
+        "httpMethod": method,
+        "headers": HEADERS,
+        "multiValueHeaders": {name: [value] for name, value in HEADERS.items()},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "pathParameters": {"proxy": path.lstrip("/")},
+        "stageVariables": None,
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "abcdefghij",
+            "domainName": HOST,
+            "httpMethod": method,
+            "identity": {"sourceIp": "203.0.113.7", "userAgent": "curl/8.5.0"},
+            "path": f"/staging{path}",
+            "protocol": "HTTP/1.1",
+            "requestId": REQUEST_ID,
+            "requestTimeEpoch": 1767225600000,
+            "resourcePath": "/{proxy+}",
+            "stage": "staging",
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def http_api_event(method: str, path: str, body: str | None = None) -> dict[str, Any]:
+    """Return what an HTTP API sends (payload format 2.0); it puts a named stage before the path."""
+    event = function_url_event(method, path, body)
+    event["rawPath"] = event["requestContext"]["http"]["path"] = f"/staging{path}"
+    event["requestContext"] |= {"stage": "staging", "domainName": HOST}
+    event["routeKey"] = event["requestContext"]["routeKey"] = f"{method} {path}"
+    event["headers"] = HEADERS
+    return event
+
+
+def function_url_event(method: str, path: str, body: str | None = None) -> dict[str, Any]:
+    """Return what a function URL sends (payload format 2.0)."""
+    host = "abcdefghijklmnop.lambda-url.eu-central-1.on.aws"
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {**HEADERS, "host": host},
+        "requestContext": {
+            "accountId": "anonymous",
+            "apiId": "abcdefghijklmnop",
+            "domainName": host,
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "203.0.113.7",
+                "userAgent": "curl/8.5.0",
+            },
+            "requestId": REQUEST_ID,
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "01/Jan/2026:00:00:00 +0000",
+            "timeEpoch": 1767225600000,
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def example_events() -> dict[str, Any]:
+    """Return every example event by the name of its file."""
+    examples = [example["instance"] for example in json.loads(EXAMPLES.read_text())]
+    body = json.dumps({"instances": examples})
+    return {
+        "api_predict.json": rest_api_event("POST", "/predict", body),
+        "api_health.json": rest_api_event("GET", "/health"),
+        "api_openapi.json": rest_api_event("GET", "/openapi.json"),
+        "http_api_predict.json": http_api_event("POST", "/predict", body),
+        "function_url_predict.json": function_url_event("POST", "/predict", body),
+        "direct_instances.json": {"instances": examples},
+        "direct_list.json": list(examples[1 % len(examples)].values()),
+    }
+
+
+def main() -> None:
+    """Write the example events."""
+    for name, event in example_events().items():
+        (EVENTS / name).write_text(json.dumps(event, indent=2) + "\n")
+        print(f"events/{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""From artifacts to predictions. This is all of the model that the image runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from model_code.schema import Instance, Prediction
+
+
+class Model:
+    """A trained model, loaded once when the function starts.
+
+    `passport` is the content of `model.json`: what the model is and how it came about.
+    """
+
+    def __init__(self, artifacts: Path) -> None:
+        self.passport: dict[str, Any] = msgspec.json.decode((artifacts / "model.json").read_bytes())
+        options = onnxruntime.SessionOptions()
+        # Lambda gives one request at a time a share of a processor: more threads only cost start-up.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            artifacts / "model.onnx", options, providers=["CPUExecutionProvider"]
+        )
+        self._class_names: list[str] = self.passport["class_names"]
+
+    def predict(self, instances: Sequence[Instance]) -> list[Prediction]:
+        """Return one prediction for each instance, in the same order."""
+        rows = np.array([msgspec.structs.astuple(instance) for instance in instances], dtype=np.float32)
+        (probabilities,) = self._session.run(["probabilities"], {"features": rows})
+        return [
+            Prediction(
+                label=self._class_names[scores.argmax()],  # type: ignore[arg-type]
+                probabilities=dict(zip(self._class_names, scores.tolist(), strict=True)),  # type: ignore[arg-type]
+            )
+            for scores in probabilities
+        ]

@@ -1,0 +1,108 @@
+"""From what a caller sent to checked instances; every refusal names the instance and the field."""
+
+import math
+import re
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from model_code.schema import MAX_INSTANCES, Instance
+from serving.problem import Problem
+
+FIELDS = msgspec.structs.fields(Instance)
+NAMES = [field.encode_name for field in FIELDS]
+# An instance as a list: the same types and ranges, in the order of the fields.
+Row = tuple[*(field.type for field in FIELDS)]  # type: ignore[misc]
+
+
+def decode_json(body: bytes) -> Any:
+    """Return the JSON value in `body`."""
+    if not body.strip():
+        raise Problem(HTTPStatus.BAD_REQUEST, 'the body is empty; send JSON such as {"instances": [...]}')
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decode_loosely(body, error)
+
+
+def decode_loosely(body: bytes, error: Exception) -> Any:
+    """Return what Python's more lenient parser reads, so that a NaN can be refused by its place; else refuse."""
+    import json  # only bad input needs it
+
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from None
+
+
+def validate(payload: Any) -> list[Instance]:
+    """Return the instances in `payload`: `{"instances": [...]}`, a list of instances, or one instance as a list."""
+    given = listed(payload)
+    if not given:
+        raise unprocessable("`instances` is empty; send at least one")
+    if len(given) > MAX_INSTANCES:
+        raise unprocessable(f"`instances` has {len(given)} entries and may have {MAX_INSTANCES}; send several requests")
+    return [validate_one(index, instance) for index, instance in enumerate(given)]
+
+
+def listed(payload: Any) -> list[Any]:
+    """Return the list of instances in a request of any accepted shape."""
+    if isinstance(payload, dict):
+        if unknown := sorted(payload.keys() - {"instances"}):
+            raise unprocessable(f'the request has an unknown member `{unknown[0]}`; it takes {{"instances": [...]}}')
+        if "instances" not in payload:
+            raise unprocessable('the request has no `instances`; send {"instances": [...]}')
+        payload = payload["instances"]
+    if not isinstance(payload, list):
+        raise unprocessable(f"expected a list of instances, got {kind_of(payload)}")
+    # One instance as a bare list: its first entry is a value, not an instance.
+    return [payload] if payload and not isinstance(payload[0], dict | list) else payload
+
+
+def validate_one(index: int, given: Any) -> Instance:
+    """Return entry `index` of the request as an Instance."""
+    try:
+        if isinstance(given, list):
+            instance = Instance(*msgspec.convert(given, Row))
+        else:
+            instance = msgspec.convert(given, Instance)
+    except msgspec.ValidationError as error:
+        raise unprocessable(explain(index, given, str(error))) from None
+    for name, value in zip(NAMES, msgspec.structs.astuple(instance), strict=True):
+        # NaN passes every comparison with a range.
+        if isinstance(value, float) and not math.isfinite(value):
+            raise unprocessable(f"instances[{index}].{name}: {value} is not a finite number")
+    return instance
+
+
+def explain(index: int, given: Any, message: str) -> str:
+    """Return msgspec's message with the field's name before it, and the value that was sent behind it."""
+    reason, _, place = message.partition(" - at `$")
+    place = place.removesuffix("`")
+    reason = reason[:1].lower() + reason[1:]
+    if isinstance(given, list):
+        if position := re.fullmatch(r"\[(\d+)\]", place):
+            number = int(position[1])
+            return f"instances[{index}].{NAMES[number]}: {reason}{shown(given[number])}"
+        if "length" in reason:
+            return f"instances[{index}] has {len(given)} values and needs {len(NAMES)}: {', '.join(NAMES)}"
+    if (name := place.removeprefix(".")) in NAMES and isinstance(given, dict):
+        return f"instances[{index}].{name}: {reason}{shown(given.get(name))}"
+    return f"instances[{index}]{place}: {reason.removeprefix('object ')}; the fields are {', '.join(NAMES)}"
+
+
+def shown(value: Any) -> str:
+    """Return a number as the end of a message; text could be anything, and long."""
+    return f", got {value}" if isinstance(value, float | int) and not isinstance(value, bool) else ""
+
+
+def kind_of(value: Any) -> str:
+    """Return the JSON name of the type of `value`."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+def unprocessable(detail: str) -> Problem:
+    """Return the refusal of well-formed JSON that isn't what the schema asks for."""
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
