@@ -138,7 +138,13 @@ def start(
             return running
         if stale := _read_state(state_dir):
             stale.stop()
-        return _launch(state_dir, _choose_port(port), auth, account_id, region)
+        if port is not None:
+            return _launch(state_dir, port, auth, account_id, region)
+        for choice in (DEFAULT_PORT, _any_port()):
+            # Not asked first whether it is free: another could take it between the question and the start.
+            with suppress(_PortTaken):
+                return _launch(state_dir, choice, auth, account_id, region)
+        return _launch(state_dir, _any_port(), auth, account_id, region)
 
 
 def attach(state_dir: Path) -> Aws | None:
@@ -147,7 +153,13 @@ def attach(state_dir: Path) -> Aws | None:
     return state if state and _answers(state.port) == state.token else None
 
 
+class _PortTaken(StageFailed):
+    pass
+
+
 def _launch(state_dir: Path, port: int, auth: bool, account_id: str, region: str) -> Aws:
+    if not _is_free(LOOPBACK, port):
+        raise _PortTaken(f"Port {port} is taken by {_describe(port)}: stop that, or choose another port.")
     token = f"sandbox-{secrets.token_hex(8)}"
     secret = secrets.token_hex(20)
     addresses = (LOOPBACK, *_bridge_address(port))
@@ -197,6 +209,8 @@ def _launch(state_dir: Path, port: int, auth: bool, account_id: str, region: str
         if process.poll() is not None or time.monotonic() > deadline:
             ended = process.returncode is not None
             aws.stop()
+            if ended and not _is_free(LOOPBACK, port):
+                raise _PortTaken(f"Port {port} was taken by {_describe(port)} meanwhile: choose another port.")
             why = "ended at once" if ended else f"did not answer within {START_TIMEOUT:.0f} s"
             tail = "\n".join(aws.log_file.read_text(errors="replace").splitlines()[-15:])
             raise StageFailed(f"The AWS stand-in on port {port} {why}; {aws.log_file} ends with:\n{tail}")
@@ -204,15 +218,7 @@ def _launch(state_dir: Path, port: int, auth: bool, account_id: str, region: str
     return aws
 
 
-def _choose_port(port: int | None) -> int:
-    if port is not None:
-        if not _is_free(LOOPBACK, port):
-            raise StageFailed(
-                f"Port {port} is taken by {_describe(port)}: stop that, or choose another port."
-            )
-        return port
-    if _is_free(LOOPBACK, DEFAULT_PORT):
-        return DEFAULT_PORT
+def _any_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -13,6 +13,8 @@ import ministack.app
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from sandbox.fidelity import functions, registry, rest_apis  # noqa: F401 - importing applies the patches
+
 
 def main() -> None:
     """Serve the patched emulator on `GATEWAY_PORT` of the given addresses until SIGTERM."""
