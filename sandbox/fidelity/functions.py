@@ -391,7 +391,7 @@ def container_settings(_original: Any, _flags: str) -> dict[str, Any]:
     """What Lambda gives an execution environment, as far as a container can have it.
 
     The memory limit, without swap; the documented environment variables of logging; a file system where only
-    /tmp is writable; no /dev/shm. `init` lets a container end at once when it is stopped.
+    /tmp is writable; no /dev/shm; a user without privileges. `init` lets a container end at once when it is stopped.
     """
     config = _spawning.get()
     logging = config.get("LoggingConfig") or {}
@@ -408,6 +408,7 @@ def container_settings(_original: Any, _flags: str) -> dict[str, Any]:
         "mem_limit": memory,
         "memswap_limit": memory,
         "init": True,
+        "user": "993:990",
         "read_only": True,
         "ipc_mode": "none",
         "mounts": [docker.types.Mount("/tmp", None, type="volume")],  # noqa: S108 - inside the container
