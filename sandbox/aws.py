@@ -1,7 +1,14 @@
 """The AWS stand-in: an emulator (MiniStack with the patches of `sandbox.fidelity`) in a process of its own.
 
-It keeps everything in memory and forgets it when stopped. It is no AWS: no quotas, no billing, no image scan
-findings, function containers have network access and a writable disk, and one process serves every service.
+It keeps everything in memory and forgets it when stopped. Where it differs from AWS:
+
+- ECR checks no registry passwords, scans nothing, and applies no lifecycle rule.
+- Lambda answers from the new code as soon as an update begins, starts no sandbox ahead of a call, doesn't reserve
+  concurrency for versions, and has no VPC. `context.invoked_function_arn` is what the emulator in the image says.
+- API Gateway writes no access logs, publishes no metrics of its own, and knows one Lambda error where AWS has many.
+- CloudFormation ignores an alarm's metric math, a function's reserved concurrency and a bucket's lifecycle rules.
+- Without `auth` every signature and every policy is accepted. With it, the signatures of OIDC tokens and
+  iam:PassRole still are.
 """
 
 from __future__ import annotations
@@ -174,6 +181,7 @@ def _launch(state_dir: Path, port: int, auth: bool, account_id: str, region: str
         "AUTH": str(auth).lower(),
         "AWS_ACCESS_KEY_ID": "sandbox",
         "AWS_SECRET_ACCESS_KEY": secret,
+        "MINISTACK_DOCKER_TIMEOUT": "120",
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "TMPDIR": str(temporary),

@@ -13,7 +13,7 @@ import ministack.app
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from sandbox.fidelity import functions, registry, rest_apis  # noqa: F401 - importing applies the patches
+from sandbox.fidelity import functions, identity, metrics, registry, rest_apis  # noqa: F401 - importing applies the patches
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     config = Config()
     config.bind = [f"{address}:{os.environ['GATEWAY_PORT']}" for address in sys.argv[2:]]
     config.keep_alive_timeout = 75
+    metrics.evaluate_alarms_from_now_on()
     asyncio.run(serve(ministack.app.app, config))
 
 

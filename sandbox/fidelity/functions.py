@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import hashlib
 import json
@@ -15,7 +14,7 @@ from urllib.parse import unquote
 
 import docker
 from ministack.services import lambda_svc
-from ministack.services.cloudformation import provisioners
+from ministack.services.cloudformation import provisioners, stacks
 
 from sandbox.fidelity import Response, refuse, replaces
 from sandbox.fidelity.registry import find_image
@@ -156,7 +155,8 @@ def _fetch_image(config: Config) -> str | None:
         client.images.pull(_by_digest(config))
     except docker.errors.APIError as error:
         return f"The image {config['ImageUri']} can't be fetched: {error.explanation}"
-    except docker.errors.DockerException:
+    except (docker.errors.DockerException, OSError):
+        # No engine any more: what AWS would say of the image is unknown, and a call will tell.
         return None
     return None
 
@@ -441,7 +441,7 @@ def cloudformation_update(original: Any, *args: Any, **options: Any) -> tuple[st
     name, attributes = original(*args, **options)
     config = lambda_svc._functions[name]["config"]
     deadline = time.monotonic() + 300
-    while config.get("LastUpdateStatus") == "InProgress" and not _on_event_loop():
+    while config.get("LastUpdateStatus") == "InProgress":
         if time.monotonic() > deadline:
             raise ValueError('Resource handler returned message: "Exceeded attempts to wait"')
         time.sleep(0.05)
@@ -450,12 +450,16 @@ def cloudformation_update(original: Any, *args: Any, **options: Any) -> tuple[st
     return str(name), attributes
 
 
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+@replaces(stacks, "_sends_back_failed_update")
+def sends_back_failed_update(original: Any, resource_type: str) -> bool:
+    """A roll-back gives a function whose update failed its old code and configuration back."""
+    return resource_type == "AWS::Lambda::Function" or bool(original(resource_type))
+
+
+@replaces(stacks, "_runs_on_worker_thread")
+def runs_on_worker_thread(original: Any, resource_type: str) -> bool:
+    """Lets `cloudformation_update` wait while the registry goes on answering."""
+    return resource_type == "AWS::Lambda::Function" or bool(original(resource_type))
 
 
 provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"] |= {

@@ -123,16 +123,17 @@ def test_an_image_that_cannot_be_fetched_fails_the_update_with_a_reason(aws: Aws
 
 
 def test_the_next_change_is_refused_while_an_update_is_in_progress(aws: Aws, function: str) -> None:
+    wait_for_update(aws, function)
     client = aws.client("lambda")
     updating = client.update_function_code(FunctionName=function, ZipFile=zipped("three"))
     assert (updating["State"], updating["LastUpdateStatus"]) == ("Active", "InProgress")
-    for change in (
-        lambda: client.update_function_code(FunctionName=function, ZipFile=zipped("four")),
-        lambda: client.update_function_configuration(FunctionName=function, MemorySize=256),
-        lambda: client.publish_version(FunctionName=function),
+    for change, settings in (
+        (client.update_function_code, {"ZipFile": zipped("four")}),
+        (client.update_function_configuration, {"MemorySize": 256}),
+        (client.publish_version, {}),
     ):
         with pytest.raises(ClientError, match=r"ResourceConflictException.* update is in progress"):
-            change()
+            change(FunctionName=function, **settings)
     assert wait_for_update(aws, function)["LastUpdateStatus"] == "Successful"
     assert client.publish_version(FunctionName=function)["Version"] == "3"
 
@@ -157,6 +158,7 @@ def test_a_function_that_is_being_created_cannot_be_called_yet(aws: Aws) -> None
 
 
 def test_publishing_without_a_change_returns_the_last_version(aws: Aws, function: str) -> None:
+    wait_for_update(aws, function)
     client = aws.client("lambda")
     assert client.publish_version(FunctionName=function)["Version"] == "2"
     client.update_function_code(FunctionName=function, ZipFile=zipped("two"))
@@ -165,6 +167,7 @@ def test_publishing_without_a_change_returns_the_last_version(aws: Aws, function
 
 
 def test_publishing_is_guarded_by_the_code_and_the_revision(aws: Aws, function: str) -> None:
+    wait_for_update(aws, function)
     client = aws.client("lambda")
     with pytest.raises(ClientError, match=r"InvalidParameterValue.* CodeSHA256"):
         client.publish_version(FunctionName=function, CodeSha256="of something else")
@@ -173,6 +176,7 @@ def test_publishing_is_guarded_by_the_code_and_the_revision(aws: Aws, function: 
 
 
 def test_updating_and_publishing_in_one_call_publishes_what_was_updated(aws: Aws, function: str) -> None:
+    wait_for_update(aws, function)
     client = aws.client("lambda")
     version = client.update_function_code(FunctionName=function, ZipFile=zipped("three"), Publish=True)
     assert version["FunctionArn"].endswith(f":function:{function}:3")
@@ -253,7 +257,7 @@ def test_a_function_finds_the_environment_that_lambda_documents(aws: Aws, image_
 @pytest.mark.container
 def test_more_memory_than_the_function_has_ends_its_sandbox(aws: Aws, image_function: str) -> None:
     assert ask(aws, image_function, {"do": "allocate", "mebibytes": 50}) == 50 << 20
-    with pytest.raises(AssertionError, match="Runtime.ExitError"):
+    with pytest.raises(AssertionError, match=r"Runtime\.ExitError"):
         ask(aws, image_function, {"do": "allocate", "mebibytes": 400})
     assert ask(aws, image_function)["model"] == "one"
 

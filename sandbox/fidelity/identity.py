@@ -1,0 +1,147 @@
+"""AWS IAM and STS: the actions and resources that requests are checked as, OIDC providers that must exist."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ministack.app
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.responses import get_account_id
+from ministack.services import cognito, iam, sts
+from ministack.services.cloudformation import provisioners
+
+from sandbox.fidelity import Response, replaces
+
+# --- Who may do what ------------------------------------------------------------------------------------------
+
+
+@replaces(iam_evaluator, "is_root_access_key")
+def is_administrator(_original: Any, access_key_id: str) -> bool:
+    """Only the key the emulator was started with is the account's administrator; an unknown key is nobody."""
+    unsigned = not access_key_id  # refused elsewhere, or served to everybody, as AssumeRoleWithWebIdentity
+    return unsigned or access_key_id == os.environ["AWS_ACCESS_KEY_ID"]
+
+
+_reading_signature: contextvars.ContextVar[bool] = contextvars.ContextVar("reading_signature", default=False)
+
+
+@replaces(ministack.app, "pin_signed_request")
+def read_signature(original: Any, *args: Any, **options: Any) -> None:
+    """Every request's signature is checked (IAM user guide, "AWS Signature Version 4"), the administrator's too."""
+    token = _reading_signature.set(True)
+    try:
+        original(*args, **options)
+    finally:
+        _reading_signature.reset(token)
+
+
+@replaces(iam_evaluator, "_is_root_key")
+def needs_no_signature(original: Any, access_key_id: str) -> bool:
+    """See `read_signature`."""
+    return not _reading_signature.get() and bool(original(access_key_id))
+
+
+_ALIAS_ACTIONS = {"GET": "GetAlias", "PUT": "UpdateAlias", "DELETE": "DeleteAlias"}
+
+
+@replaces(iam_actions, "_lambda_action")
+def lambda_action(original: Any, method: str, path: str) -> str | None:
+    """Calls on one alias are lambda:GetAlias, UpdateAlias and DeleteAlias (service authorization reference)."""
+    parts = path.strip("/").split("/")
+    if len(parts) == 5 and parts[3] == "aliases":
+        return _ALIAS_ACTIONS.get(method)
+    action: str | None = original(method, path)
+    return action
+
+
+@replaces(iam_actions, "extract_resource_arn")
+def resource_arn(
+    original: Any,
+    service: str,
+    method: str,
+    path: str,
+    headers: Any,
+    body: Any,
+    query: Mapping[str, list[str]],
+    *rest: Any,
+) -> str:
+    """Invoking a version or an alias is checked against its own ARN: `function:name` doesn't cover `name:live`.
+
+    Lambda's developer guide, "Resources and conditions for Lambda actions".
+    """
+    arn = str(original(service, method, path, headers, body, query, *rest))
+    qualifier = (query.get("Qualifier") or [""])[0]
+    if service == "lambda" and path.endswith("/invocations") and qualifier and arn.count(":") == 6:
+        return f"{arn}:{qualifier}"
+    return arn
+
+
+# --- OpenID Connect -------------------------------------------------------------------------------------------
+
+
+@replaces(sts, "_web_identity_trust_denied")
+def web_identity_denied(
+    original: Any, role_arn: str, params: Mapping[str, list[str]], use_json: bool
+) -> Response | None:
+    """AssumeRoleWithWebIdentity needs the account's OIDC provider, one of its audiences, and a token in time."""
+    try:
+        claims = cognito._decode_id_token_unverified(params["WebIdentityToken"][0])
+        issuer, audience, expires = claims["iss"], claims["aud"], float(claims["exp"])
+    except (KeyError, ValueError, TypeError):
+        return _error(400, "InvalidIdentityToken", "Token must be a JWT with iss, aud and exp")
+    provider = iam._oidc_providers.get(
+        f"arn:aws:iam::{get_account_id()}:oidc-provider/{issuer.removeprefix('https://').rstrip('/')}"
+    )
+    if provider is None:
+        why = f"No OpenIDConnect provider found in your account for {issuer}"
+        return _error(400, "InvalidIdentityToken", why)
+    if audience not in provider["ClientIDList"]:
+        return _error(400, "InvalidIdentityToken", "Incorrect token audience")
+    if expires < time.time():
+        return _error(400, "ExpiredTokenException", f"Token expired: current date/time {time.time():.0f}")
+    denied: Response | None = original(role_arn, params, use_json)
+    return denied
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    response: Response = sts._error(status, code, message, ns="sts")
+    return response
+
+
+# --- CloudFormation: AWS::IAM::OIDCProvider -------------------------------------------------------------------
+
+
+def _create_provider(_logical_id: str, properties: dict[str, Any], _stack: str) -> tuple[str, dict[str, Any]]:
+    parameters = {"Url": [properties["Url"]]}
+    for member, values in (("ClientIDList", "ClientIdList"), ("ThumbprintList", "ThumbprintList")):
+        for number, value in enumerate(properties.get(values) or [], start=1):
+            parameters[f"{member}.member.{number}"] = [value]
+    status, _, body = iam._create_oidc_provider(parameters)
+    if status >= 400:
+        raise ValueError(f"AWS::IAM::OIDCProvider: {body!r}")
+    host = properties["Url"].removeprefix("https://").rstrip("/")
+    arn = f"arn:aws:iam::{get_account_id()}:oidc-provider/{host}"
+    return arn, {"Arn": arn}
+
+
+def _update_provider(arn: str, _old: dict[str, Any], new: dict[str, Any], _stack: str) -> tuple[str, dict[str, Any]]:
+    iam._oidc_providers[arn] |= {
+        "ClientIDList": list(new.get("ClientIdList") or []),
+        "ThumbprintList": list(new.get("ThumbprintList") or []),
+    }
+    return arn, {"Arn": arn}
+
+
+def _delete_provider(arn: str, _properties: dict[str, Any]) -> None:
+    iam._oidc_providers.pop(arn, None)
+
+
+provisioners._RESOURCE_HANDLERS["AWS::IAM::OIDCProvider"] = {
+    "create": _create_provider,
+    "update": _update_provider,
+    "delete": _delete_provider,
+}
