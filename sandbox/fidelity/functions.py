@@ -78,11 +78,12 @@ def update_code(original: Any, name: str, data: dict[str, Any]) -> Response:
         if why := _why_not_runnable(uri):
             return refuse("InvalidParameterValueException", why, 400)
         function["config"]["CodeSha256"] = _code_sha256(uri)
-    response: Response = original(name, {key: value for key, value in data.items() if key != "Publish"})
+    unpublished = {key: value for key, value in data.items() if key != "Publish"}
+    response = _keeps_serving(original(name, unpublished), name)
     if response[0] == 200 and data.get("Publish"):
-        published = lambda_svc._publish_version(name, {})
-        return 200, published[1], published[2]
-    return _keeps_serving(response, name)
+        _, headers, body = lambda_svc._publish_version(name, {})
+        return 200, headers, body
+    return response
 
 
 @replaces(lambda_svc, "_update_config")
