@@ -12,6 +12,11 @@ ACTIONS = {
     "checkout": ("checkout", "checkout"),
     "upload-artifact": ("artifacts", "upload"),
     "download-artifact": ("artifacts", "download"),
+    "setup-uv": ("setup_uv", "set_up"),
+    "configure-aws-credentials": ("aws", "configure_credentials"),
+    "amazon-ecr-login": ("aws", "log_in_to_ecr"),
+    "setup-buildx-action": ("docker", "set_up_buildx"),
+    "build-push-action": ("docker", "build_and_push"),
     "job-outputs": ("job_outputs", "give"),
 }
 

@@ -1,0 +1,357 @@
+"""The GitHub stand-in runs small workflows as GitHub would; see `sandbox.github`."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sandbox.github import Event, Repository, Run, pull_request, push, run_workflow, tag, workflow_dispatch
+from sandbox.progress import StageFailed
+
+CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
+ACME = Repository("acme/iris", id=42, owner_id=7)
+SHOW_SUBJECT = (
+    'curl -sf -H "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" '
+    '"$ACTIONS_ID_TOKEN_REQUEST_URL&audience=sts.amazonaws.com" | jq -r .value'
+)
+
+
+class World:
+    """A repository with one workflow, and the runs of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.repository = directory / "iris"
+        self.directory = directory
+        self.runs = 0
+        self.repository.mkdir()
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(self.repository), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, files: dict[str, str]) -> str:
+        for name, text in files.items():
+            path = self.repository / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            self.git("add", name)
+        self.git("commit", "-q", "--allow-empty", "-m", "Change")
+        return self.git("rev-parse", "HEAD")
+
+    def run(self, workflow: str | dict, event: Event | None = None, **options) -> Run:
+        text = workflow if isinstance(workflow, str) else json.dumps(workflow)
+        self.commit({".github/workflows/ci.yml": text})
+        return self.again(event, **options)
+
+    def again(self, event: Event | None = None, **options) -> Run:
+        self.runs += 1
+        options = {"on_github": ACME, "show": False, "timeout": 60, **options}
+        directory = self.directory / f"run-{self.runs}"
+        return run_workflow(self.repository, "ci.yml", event or push(), directory=directory, **options)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def job(*steps: dict | str, **keys) -> dict:
+    return {
+        "runs-on": "ubuntu-24.04",
+        "steps": [{"run": step} if isinstance(step, str) else step for step in steps],
+        **{key.replace("_", "-"): value for key, value in keys.items()},
+    }
+
+
+def workflow(on: object = "push", **jobs: dict) -> dict:
+    return {"name": "CI", "on": on, "permissions": {}, "jobs": jobs}
+
+
+def test_jobs_hand_on_outputs_and_a_false_condition_skips(world: World) -> None:
+    run = world.run(
+        workflow(
+            build=job(
+                {"id": "push", "name": "push", "run": 'echo "digest=sha256:1" >> "$GITHUB_OUTPUT"'},
+                'printf "two<<E\\na\\nb\\nE\\n" >> "$GITHUB_OUTPUT"; echo "## built" >> "$GITHUB_STEP_SUMMARY"',
+                {"if": "false", "name": "never", "run": "exit 1"},
+                outputs={"digest": "${{ steps.push.outputs.digest }}", "text": "at ${{ github.sha }}"},
+            ),
+            release=job("echo got ${{ needs.build.outputs.digest }}", needs="build"),
+            production=job("echo no", needs="build", **{"if": "github.ref_type == 'tag'"}),
+        )
+    )
+    sha = world.git("rev-parse", "HEAD")
+    assert run.ok
+    assert run.results == {"build": "success", "release": "success", "production": "skipped"}
+    assert run.jobs["build"].outputs == {"digest": "sha256:1", "text": f"at {sha}"}
+    assert run.jobs["release"].steps[0].output == ["got sha256:1"]
+    assert run.jobs["build"].summary == "## built\n"
+    assert [step.result for step in run.jobs["build"].steps] == ["success", "success", "skipped"]
+
+
+def test_a_failing_step_stops_its_job_and_the_jobs_that_need_it(world: World) -> None:
+    run = world.run(
+        workflow(
+            test=job({"name": "unit tests", "run": "echo 1 failed; exit 3"}, "echo after"),
+            image=job("echo image", needs="test"),
+            report=job("echo report", needs="test", **{"if": "always()"}),
+        )
+    )
+    assert not run.ok
+    assert run.results == {"test": "failure", "image": "skipped", "report": "success"}
+    failed = run.jobs["test"].failed_step
+    assert failed is not None
+    assert (failed.name, failed.output[0]) == ("unit tests", "1 failed")
+    assert run.jobs["test"].steps[1].result == "skipped"
+    assert "job `test` failed at `unit tests`\n1 failed" in run.failure()
+
+
+def test_a_path_with_a_space_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "my projects").mkdir()
+    run = World(tmp_path / "my projects").run(workflow(a=job({"uses": CHECKOUT}, "echo fine")))
+    assert run.ok, run.failure()
+    assert run.jobs["a"].steps[1].output == ["fine"]
+
+
+def test_messages_reach_the_runs_page(world: World) -> None:
+    run = world.run(workflow(a=job("echo '::notice title=Deployment is off::Set AWS_ACCOUNT_ID%0Ato switch it on'")))
+    assert run.messages("notice") == ["Deployment is off: Set AWS_ACCOUNT_ID\nto switch it on"]
+
+
+@pytest.mark.parametrize(
+    ("on", "event", "why"),
+    [
+        ({"push": {"branches": ["main"]}}, push("refs/heads/topic"), "`topic` isn't among the branches"),
+        ({"push": {"branches": ["main"]}}, tag("v1.2.3"), "names only branches"),
+        ({"push": {"tags": ["v[0-9]+.[0-9]+.[0-9]+"]}}, tag("v1.2"), "`v1.2` isn't among the tags"),
+        ({"push": {"tags": ["v*"]}}, push(), "names only tags"),
+        ({"push": {"branches": ["**", "!main"]}}, push(), "`main` isn't among the branches"),
+        ({"push": {"branches-ignore": ["ma*"]}}, push(), "`main` is among the ignored"),
+        ({"push": {"paths": ["model_code/**"]}}, push(), "no changed file"),
+        ({"push": {"paths-ignore": [".github/**"]}}, push(), "every changed file"),
+        ({"pull_request": {"branches": ["release/*"]}}, pull_request(base="main"), "`main` isn't among"),
+        ({"pull_request": None}, pull_request(action="closed"), "closed"),
+        (["pull_request"], push(), "no trigger `push`"),
+    ],
+)
+def test_an_event_that_github_would_not_start_the_workflow_for_runs_nothing(
+    world: World, on: object, event: Event, why: str
+) -> None:
+    world.commit({"README.md": "before"})
+    run = world.run(workflow(on, a=job("echo no")), event)
+    assert run.not_triggered is not None
+    assert why in run.not_triggered
+    assert (run.jobs, run.ok) == ({}, False)
+
+
+@pytest.mark.parametrize(
+    ("on", "event", "expected"),
+    [
+        ({"push": {"tags": ["v[0-9]+.[0-9]+.[0-9]+"]}}, tag("v1.20.3"), "push refs/tags/v1.20.3"),
+        ({"push": {"branches": ["main"], "paths": ["**/*.yml"]}}, push(), "push refs/heads/main"),
+        ({"pull_request": {"branches": ["main"]}}, pull_request(number=5), "pull_request refs/pull/5/merge"),
+    ],
+)
+def test_an_event_that_passes_the_filters_checks_out_its_commit(
+    world: World, on: object, event: Event, expected: str
+) -> None:
+    show = "echo $GITHUB_EVENT_NAME $GITHUB_REF ${{ github.repository }}; test $(git rev-parse HEAD) = $GITHUB_SHA"
+    run = world.run(workflow(on, a=job({"uses": CHECKOUT}, {"name": "show", "run": show})), event)
+    assert run.ok, run.failure()
+    assert run.jobs["a"].step("show").output == [f"{expected} acme/iris"]
+
+
+def test_a_workflow_started_by_hand_gets_its_inputs(world: World) -> None:
+    inputs = {"environment": {"required": True}, "reason": {"default": "none given"}}
+    on = {"workflow_dispatch": {"inputs": inputs}}
+    by_hand = workflow_dispatch({"environment": "staging"})
+    run = world.run(workflow(on, a=job("echo ${{ inputs.environment }}, ${{ inputs.reason }}")), by_hand)
+    assert run.jobs["a"].steps[0].output == ["staging, none given"]
+    with pytest.raises(StageFailed, match="`environment` is required"):
+        world.again(workflow_dispatch())
+
+
+def test_variables_and_secrets_are_the_repositorys_and_secrets_stay_secret(world: World) -> None:
+    run = world.run(
+        workflow(a=job("echo ${{ vars.AWS_ACCOUNT_ID }} ${{ secrets.KEY }}")),
+        variables={"AWS_ACCOUNT_ID": "012345678901"},
+        secrets={"KEY": "hunter2"},
+    )
+    assert run.jobs["a"].steps[0].output == ["012345678901 ***"]
+
+
+def test_only_the_commit_is_seen_and_jobs_share_no_files(world: World) -> None:
+    world.commit({"committed": "as committed"})
+    (world.repository / "uncommitted").write_text("")
+    (world.repository / "committed").write_text("as edited")
+    run = world.run(
+        workflow(
+            one=job({"uses": CHECKOUT}, {"name": "see", "run": "ls; cat committed; touch left ~/left"}),
+            two=job("ls -A . ~", {"uses": CHECKOUT}, {"name": "see", "run": "ls"}, needs="one"),
+        )
+    )
+    assert run.ok, run.failure()
+    assert run.jobs["one"].step("see").output == ["committed", "as committed"]
+    assert "left" not in run.jobs["two"].steps[0].output
+    assert run.jobs["two"].step("see").output == ["committed"]
+
+
+def test_artifacts_go_from_job_to_job_by_upload_and_download_alone(world: World) -> None:
+    upload = {
+        "uses": "actions/upload-artifact@v7",
+        "with": {"name": "report", "path": "artifacts/report.html\nartifacts/model.json", "if-no-files-found": "error"},
+    }
+    download = {"uses": "actions/download-artifact@v8", "with": {"name": "report", "path": "in"}}
+    run = world.run(
+        workflow(
+            train=job("mkdir artifacts; echo good > artifacts/report.html; echo {} > artifacts/model.json", upload),
+            look=job(download, {"name": "see", "run": "cd in; ls; cat report.html"}, needs="train"),
+            missing=job({**download, "with": {"name": "nothing"}}, needs="train"),
+        )
+    )
+    assert run.results == {"train": "success", "look": "success", "missing": "failure"}
+    assert run.jobs["look"].step("see").output == ["model.json", "report.html", "good"]
+    assert (run.artifacts["report"] / "report.html").read_text() == "good\n"
+    assert "Artifact not found for name: nothing" in run.messages("error")[0]
+
+
+def test_tokens_go_to_jobs_that_may_have_them_with_the_subject_github_gives(world: World) -> None:
+    environment = "${{ github.event_name == 'push' && 'staging' || '' }}"
+    permissions = {"permissions": {"id-token": "write"}}
+    on = ["push", "pull_request"]
+    run = world.run(
+        workflow(
+            on,
+            staging=job(SHOW_SUBJECT, environment=environment, **permissions),
+            named=job(SHOW_SUBJECT, environment={"name": "production", "url": "http://x"}, **permissions),
+            plain=job(SHOW_SUBJECT, **permissions),
+            none=job('echo "url=$ACTIONS_ID_TOKEN_REQUEST_URL"', environment="staging"),
+        )
+    )
+    assert run.ok, run.failure()
+    assert claims(run, "staging")["sub"] == "repo:acme@7/iris@42:environment:staging"
+    assert claims(run, "staging")["aud"] == "sts.amazonaws.com"
+    assert claims(run, "named")["sub"] == "repo:acme@7/iris@42:environment:production"
+    assert claims(run, "plain")["sub"] == "repo:acme@7/iris@42:ref:refs/heads/main"
+    assert run.jobs["none"].steps[0].output == ["url="]
+
+    older = Repository("acme/iris", id=42, owner_id=7, subject_with_ids=False)
+    run = world.again(pull_request(), on_github=older)
+    assert claims(run, "staging")["sub"] == "repo:acme/iris:pull_request"
+
+
+def claims(run: Run, name: str) -> dict:
+    payload = run.jobs[name].steps[0].output[0].split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+
+
+def test_a_job_gets_no_token_with_another_jobs_bearer(world: World) -> None:
+    take = 'curl -s -o /dev/null -w "%{http_code}" -H "Authorization: bearer guess" "$ACTIONS_ID_TOKEN_REQUEST_URL"'
+    run = world.run(workflow(a=job(take, permissions={"id-token": "write"})))
+    assert run.jobs["a"].steps[0].output == ["401"]
+
+
+def test_a_job_output_that_holds_a_masked_value_is_dropped(world: World) -> None:
+    tell = 'echo "::add-mask::123456"; echo "uri=123456.ecr/iris" >> "$GITHUB_OUTPUT"; echo "tag=a" >> "$GITHUB_OUTPUT"'
+    outputs = {"uri": "${{ steps.x.outputs.uri }}", "tag": "${{ steps.x.outputs.tag }}"}
+    run = world.run(
+        workflow(
+            image=job({"id": "x", "run": tell}, outputs=outputs),
+            use=job("echo '<${{ needs.image.outputs.uri }}> <${{ needs.image.outputs.tag }}>'", needs="image"),
+        )
+    )
+    assert run.jobs["image"].outputs == {"tag": "a"}
+    assert run.jobs["use"].steps[0].output == ["<> <a>"]
+    assert run.messages("warning") == [": Skip output 'uri' since it may contain secret."]
+
+
+def test_steps_have_githubs_shell_and_no_terminal_and_nothing_of_this_process(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "administrators")
+    run = world.run(
+        workflow(
+            a=job(
+                {"name": "pipe", "run": "false | true; test ! -t 1 && test ! -t 0 && echo no terminal"},
+                {"name": "environment", "run": "env; command -v ruff || true"},
+                {"name": "pipefail", "shell": "bash", "run": "false | true"},
+            )
+        ),
+        aws_endpoint_url="http://127.0.0.1:4566",
+    )
+    steps = run.jobs["a"]
+    assert steps.step("pipe").output == ["no terminal"]
+    assert steps.step("pipefail").result == "failure"
+    seen = "\n".join(steps.step("environment").output)
+    assert "AWS_ENDPOINT_URL=http://127.0.0.1:4566" in seen
+    assert "administrators" not in seen
+    assert str(Path(sys.prefix) / "bin") not in seen
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (job("echo", runs_on="windows-2022"), "no runner `windows-2022`"),
+        (job("echo", runs_on=["self-hosted", "gpu"]), "no runner `self-hosted`"),
+        (job({"uses": "acme/unknown@v1"}), "no stand-in for the action `acme/unknown@v1`"),
+        (job({"uses": CHECKOUT, "with": {"lfs": True}}), "doesn't know the input `lfs`"),
+        (job("echo", services={"db": {"image": "postgres"}}), "`services` can't be done"),
+    ],
+)
+def test_what_the_sandbox_cannot_run_is_refused_and_not_skipped(world: World, broken: dict, why: str) -> None:
+    with pytest.raises(StageFailed, match=why):
+        world.run(workflow(fine=job("echo"), broken=broken))
+
+
+def test_an_unknown_runner_from_an_expression_is_refused_too(world: World) -> None:
+    with pytest.raises(StageFailed, match="job `a`: the sandbox has no such runner"):
+        world.run(workflow(a=job("echo", runs_on="${{ vars.RUNNER }}")), variables={"RUNNER": "gpu"})
+
+
+def test_a_time_limit_ends_the_job_and_the_processes_it_started(world: World) -> None:
+    mark = world.directory / "pid"
+    # In a group and a session of its own, as a build's workers may be.
+    run = world.run(
+        workflow(a=job(f"setsid sleep 300 & echo $! > '{mark}'; wait"), b=job("echo", needs="a")), timeout=3
+    )
+    assert run.results == {"a": "failure", "b": "skipped"}
+    assert "time limit" in run.failure()
+    assert_gone(int(mark.read_text()))
+
+
+def test_an_interrupt_ends_act_and_the_processes_it_started(world: World) -> None:
+    mark = world.directory / "pid"
+    world.commit({".github/workflows/ci.yml": json.dumps(workflow(a=job(f"sleep 300 & echo $! > '{mark}'; wait")))})
+
+    def interrupt_once_the_step_runs() -> None:
+        deadline = time.monotonic() + 15
+        while not (mark.exists() and mark.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if mark.exists():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_once_the_step_runs)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        world.again()
+    thread.join()
+    assert_gone(int(mark.read_text()))
+
+
+def assert_gone(pid: int) -> None:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+        if not state or state.startswith("Z"):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {pid} still runs")
