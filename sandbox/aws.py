@@ -178,6 +178,8 @@ def _launch(state_dir: Path, port: int, auth: bool, account_id: str, region: str
         "MINISTACK_REGION": region,
         # The health page repeats this: it tells our emulator from any other on the port.
         "MINISTACK_EDITION": token,
+        # Its function containers carry this and the port as a label.
+        "MINISTACK_HOSTNAME": token,
         "AUTH": str(auth).lower(),
         "AWS_ACCESS_KEY_ID": "sandbox",
         "AWS_SECRET_ACCESS_KEY": secret,
@@ -209,7 +211,7 @@ def _launch(state_dir: Path, port: int, auth: bool, account_id: str, region: str
         access_key_id="sandbox",
         secret_access_key=secret,
         listens_on=tuple(f"{address}:{port}" for address in addresses),
-        container_label=f"ministack.instance={socket.gethostname()}:{port}",
+        container_label=f"ministack.instance={token}:{port}",
     )
     _write_state(aws)
     deadline = time.monotonic() + START_TIMEOUT
@@ -250,9 +252,9 @@ def _describe(port: int) -> str:
 
 def _answers(port: int) -> str | None:
     """Who answers as an emulator on `port`: the edition on its health page; None when nobody does."""
-    url = f"http://{LOOPBACK}:{port}/_ministack/health"
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with directly.open(f"http://{LOOPBACK}:{port}/_ministack/health", timeout=5) as response:
             page = json.load(response)
     except (OSError, ValueError):
         return None

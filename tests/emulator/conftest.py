@@ -18,7 +18,7 @@ from sandbox import aws as emulator
 
 # A function that does what its event, or the body of an API's event, asks for.
 FUNCTION = """
-import json, os
+import json, os, urllib.request
 from pathlib import Path
 
 MODEL = {model!r}
@@ -45,6 +45,8 @@ def handler(event, context):
         except OSError as error:
             return type(error).__name__
         return "written"
+    if what == "reach aws":
+        return urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/_ministack/health", timeout=5).status
     if what == "environment":
         return dict(os.environ)
     answer = {{"model": MODEL, "event": event}}

@@ -126,7 +126,7 @@ def test_the_next_change_is_refused_while_an_update_is_in_progress(aws: Aws, fun
     wait_for_update(aws, function)
     client = aws.client("lambda")
     updating = client.update_function_code(FunctionName=function, ZipFile=zipped("three"))
-    assert (updating["State"], updating["LastUpdateStatus"]) == ("Active", "InProgress")
+    assert updating["LastUpdateStatus"] == "InProgress"
     for change, settings in (
         (client.update_function_code, {"ZipFile": zipped("four")}),
         (client.update_function_configuration, {"MemorySize": 256}),
@@ -136,6 +136,18 @@ def test_the_next_change_is_refused_while_an_update_is_in_progress(aws: Aws, fun
             change(FunctionName=function, **settings)
     assert wait_for_update(aws, function)["LastUpdateStatus"] == "Successful"
     assert client.publish_version(FunctionName=function)["Version"] == "3"
+
+
+@pytest.mark.parametrize("what", ["code", "configuration"])
+def test_a_function_goes_on_answering_while_it_is_updated(aws: Aws, function: str, what: str) -> None:
+    wait_for_update(aws, function)
+    client = aws.client("lambda")
+    if what == "code":
+        updating = client.update_function_code(FunctionName=function, ZipFile=zipped("three"))
+    else:
+        updating = client.update_function_configuration(FunctionName=function, MemorySize=256)
+    assert (updating["State"], updating["LastUpdateStatus"]) == ("Active", "InProgress")
+    assert ask(aws, function, qualifier="live")["model"] == "one"
 
 
 def test_a_function_that_is_being_created_cannot_be_called_yet(aws: Aws) -> None:
@@ -252,6 +264,11 @@ def test_a_function_finds_the_environment_that_lambda_documents(aws: Aws, image_
         "AWS_REGION": aws.region,
     }
     assert expected.items() <= environment.items()
+
+
+@pytest.mark.container
+def test_a_function_reaches_aws_from_its_container(aws: Aws, image_function: str) -> None:
+    assert ask(aws, image_function, {"do": "reach aws"}) == 200
 
 
 @pytest.mark.container
