@@ -1,0 +1,19 @@
+"""The commands of the pipeline: `python -m pipeline --help`."""
+
+import typer
+
+from pipeline import bootstrap, infra, release, smoke
+
+app = typer.Typer(
+    help="Set up the AWS account, deploy the infrastructure, release an image, check an endpoint.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+app.command("bootstrap")(bootstrap.command)
+app.command("infra")(infra.command)
+app.command("release")(release.command)
+app.command("smoke")(smoke.command)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,41 @@
+"""The name, the region and the processor of this model, from `pyproject.toml`."""
+
+import tomllib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+class Environment(StrEnum):
+    """Where a release runs; each has a stack and a deploy role of its own."""
+
+    staging = "staging"
+    production = "production"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the pipeline needs to know; the rest it reads from the stacks."""
+
+    name: str
+    region: str
+    architecture: str
+    github_repository: str
+
+    @property
+    def bootstrap_stack(self) -> str:
+        """The stack of what exists once per account."""
+        return f"{self.name}-bootstrap"
+
+    def service_stack(self, environment: str) -> str:
+        """Return the stack of what exists once per environment."""
+        return f"{self.name}-{environment}"
+
+
+def load_settings() -> Settings:
+    """Read `[project] name` and `[tool.lambda-model]`."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    table = document["tool"]["lambda-model"]
+    return Settings(document["project"]["name"], table["region"], table["architecture"], table["repository"])
