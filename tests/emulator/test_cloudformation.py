@@ -162,6 +162,7 @@ def test_a_service_is_created_answers_and_is_updated_in_place(
     changed["Resources"]["Api"]["Properties"]["Body"]["paths"]["/{proxy+}"]["options"] = {
         "x-amazon-apigateway-integration": {"type": "mock"}
     }
+    changed["Resources"]["Stage"]["Properties"]["AccessLogSetting"]["Format"] = "$context.status"
     updated = deploy(changed)
     assert updated["StackStatus"] == "UPDATE_COMPLETE", events(aws, stack)
     # CloudFormation came back only when the function was done: no conflict here.
@@ -169,6 +170,8 @@ def test_a_service_is_created_answers_and_is_updated_in_place(
     assert (version["Version"], "sha256:" + version["CodeSha256"]) == ("2", images.digests["two"])
     assert outputs(updated)["Api"] == api, "a changed Body keeps the API and its address"
     assert requests.post(aws.api_url(api, "staging") + "/predict", json={}, timeout=30).json()["model"] == "one"
+    stage = gateway.get_stage(restApiId=api, stageName="staging")
+    assert stage["accessLogSettings"]["format"] == "$context.status"
     methods = {
         method
         for resource in gateway.get_resources(restApiId=api)["items"]
