@@ -19,7 +19,8 @@ RESERVED_NAMES = {"scratch"}
 # A Python project can't carry the name of a package that it depends on.
 DEPENDENCIES = {
     "boto3", "cfn-lint", "hypothesis", "matplotlib", "msgspec", "mypy", "numpy", "onnx", "onnxruntime",
-    "pandas", "pre-commit", "pytest", "requests", "rich", "ruff", "scikit-learn", "skl2onnx", "typer", "uv",
+    "pandas", "pandas-stubs", "pre-commit", "pytest", "requests", "rich", "ruff", "scikit-learn", "skl2onnx",
+    "typer", "types-requests", "uv",
 }  # fmt: skip
 
 # The regions of the `aws` partition.
@@ -60,7 +61,8 @@ def text_problem(text: str) -> str | None:
         return "it is empty"
     if len(text) > LONGEST_TEXT:
         return f"it has {len(text)} characters and may have {LONGEST_TEXT}"
-    if bad := re.search(r'["\\{}\x00-\x1f\x7f]', text):
+    # control characters, other ends of line, and what isn't a character at all (a broken terminal's input)
+    if bad := re.search(r'["\\{}\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff]', text):
         return f"the character {bad.group()!r} would break the TOML, YAML and Markdown files it is written to"
     return None
 
@@ -77,9 +79,7 @@ def github_owner_problem(owner: str) -> str | None:
 def region_problem(region: str) -> str | None:
     """Why `region` isn't an AWS region, or None."""
     return (
-        None
-        if region in REGIONS
-        else "AWS has no region of that name (`aws account list-regions` lists them)"
+        None if region in REGIONS.split() else "AWS has no region of that name (`aws account list-regions` lists them)"
     )
 
 
