@@ -12,6 +12,7 @@ from itertools import cycle, product
 from pathlib import Path
 
 import pytest
+import yaml
 from cookiecutter.main import cookiecutter
 from uv import find_uv_bin
 
@@ -131,7 +132,7 @@ def all_generated(bake: Bake) -> list[Generated]:
 )
 def generated(request: pytest.FixtureRequest, all_generated: list[Generated]) -> Generated:
     """A repository for each combination of answers that is tried."""
-    return all_generated[request.param]
+    return all_generated[int(request.param)]
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +142,13 @@ def trained(bake: Bake) -> Path:
     commit(repository)
     make(repository, "train")
     return repository
+
+
+class AnyTag(yaml.SafeLoader):
+    """Reads YAML, CloudFormation's `!Sub` and its like included."""
+
+
+AnyTag.add_multi_constructor("!", lambda loader, tag, node: tag)
 
 
 def commit(repository: Path) -> None:

@@ -14,7 +14,7 @@ import yaml
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
-from tests.conftest import QUESTIONS, Bake
+from tests.conftest import QUESTIONS, AnyTag, Bake
 
 Refusal = Callable[..., str]
 RunCookiecutter = Callable[..., subprocess.CompletedProcess[str]]
@@ -46,9 +46,15 @@ def run_cookiecutter(template: Path, cookiecutter_config: Path) -> RunCookiecutt
     """Runs `cookiecutter` as a person does: answers as words, or typed line by line."""
 
     def run_cookiecutter(folder: Path, *words: str, typed: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cookiecutter", "--config-file", cookiecutter_config, "-o", folder, template]
+        options: list[str | Path] = [
+            "--config-file",
+            cookiecutter_config,
+            "--output-dir",
+            folder,
+            *([] if typed else ["--no-input"]),
+        ]
         return subprocess.run(
-            [*command, *(words if typed else ("--no-input", *words))],
+            [sys.executable, "-m", "cookiecutter", *options, template, *words],
             input="".join(f"{line}\n" for line in typed or []),
             capture_output=True,
             encoding="utf-8",
@@ -205,13 +211,6 @@ def test_an_odd_but_valid_text_reaches_every_generated_file_unharmed(bake: Bake,
         yaml.load(path.read_text(encoding="utf-8"), AnyTag)
     for path in repository.rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"))
-
-
-class AnyTag(yaml.SafeLoader):
-    """Reads YAML, CloudFormation's `!Sub` and its like included."""
-
-
-AnyTag.add_multi_constructor("!", lambda loader, tag, node: tag)
 
 
 def test_the_questions_are_sentences_and_answering_none_gives_the_defaults(
