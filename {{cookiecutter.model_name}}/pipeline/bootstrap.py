@@ -88,7 +88,7 @@ def bootstrap(aws: Aws, settings: Settings, github: GitHubRepository, report: Re
         with report.step("Let API Gateway write logs"):
             let_api_gateway_log(aws)
     if change_set:
-        changeset.apply(aws, change_set, report)
+        changeset.apply(aws, change_set, f"{'Update' if exists else 'Create'} the stack `{change_set.stack}`", report)
 
 
 def find_repository(

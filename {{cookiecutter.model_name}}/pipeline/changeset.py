@@ -38,7 +38,6 @@ class ChangeSet:
 
     stack: str
     arn: str
-    creates: bool
     changes: tuple[str, ...]
 
 
@@ -82,26 +81,26 @@ def plan(aws: Aws, name: str, template: Path | None, parameters: Parameters, exi
     )
     arn = created["Id"]
     described = wait_until(
-        f"The change set of the stack `{name}`", lambda: _described(aws, arn), CHANGE_SET_TIMEOUT, PAUSE
+        f"The change set of the stack `{name}`", lambda: _described(aws, name, arn), CHANGE_SET_TIMEOUT, PAUSE
     )
     if described["Status"] == "CREATE_COMPLETE":
-        return ChangeSet(name, arn, not exists, tuple(_changes(aws, arn)))
-    aws.stacks.delete_change_set(ChangeSetName=arn)
+        return ChangeSet(name, arn, tuple(_changes(aws, name, arn)))
+    aws.stacks.delete_change_set(StackName=name, ChangeSetName=arn)
     reason = described.get("StatusReason", "")
     if "didn't contain changes" in reason or "No updates are to be performed" in reason:
         return None
     raise PipelineError(f"CloudFormation can't change the stack `{name}`: {reason}")
 
 
-def apply(aws: Aws, change_set: ChangeSet, report: Report) -> dict[str, str]:
-    """Make the change, show each resource as it is done, and return the stack's outputs.
+def apply(aws: Aws, change_set: ChangeSet, title: str, report: Report) -> dict[str, str]:
+    """Make the change as a step called `title`, show each resource as it is done, and return the stack's outputs.
 
     Raises PipelineError with every resource that failed and why; CloudFormation has then put the stack back.
     """
     name = change_set.stack
     seen = {event["EventId"] for event in _events(aws, name)}
-    with report.step(f"{'Create' if change_set.creates else 'Update'} the stack `{name}`") as progress:
-        aws.stacks.execute_change_set(ChangeSetName=change_set.arn)
+    with report.step(title) as progress:
+        aws.stacks.execute_change_set(StackName=name, ChangeSetName=change_set.arn)
         failures: list[str] = []
 
         def followed() -> str | None:
@@ -144,13 +143,13 @@ def _parameter(key: str, value: str | None) -> dict[str, Any]:
     return {"ParameterKey": key, "ParameterValue": value}
 
 
-def _described(aws: Aws, arn: str) -> dict[str, Any] | None:
-    found: dict[str, Any] = aws.stacks.describe_change_set(ChangeSetName=arn)
+def _described(aws: Aws, name: str, arn: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = aws.stacks.describe_change_set(StackName=name, ChangeSetName=arn)
     return found if found["Status"] in ("CREATE_COMPLETE", "FAILED") else None
 
 
-def _changes(aws: Aws, arn: str) -> list[str]:
-    pages = aws.stacks.get_paginator("describe_change_set").paginate(ChangeSetName=arn)
+def _changes(aws: Aws, name: str, arn: str) -> list[str]:
+    pages = aws.stacks.get_paginator("describe_change_set").paginate(StackName=name, ChangeSetName=arn)
     changes = [change["ResourceChange"] for page in pages for change in page["Changes"]]
     return [f"{change['Action']} {change['LogicalResourceId']} ({change['ResourceType']})" for change in changes]
 

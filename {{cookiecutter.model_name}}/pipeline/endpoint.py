@@ -12,6 +12,10 @@ from pipeline.waiting import TimedOut, wait_until
 TIMEOUT = (5, 35)
 
 
+class WrongAnswer(PipelineError):
+    """The model answers, and not as its owner says that it must: waiting won't help."""
+
+
 class Endpoint:
     """An endpoint by its address, without the path."""
 
@@ -32,10 +36,10 @@ class Endpoint:
     def ask(self, examples: list[Example]) -> None:
         """Ask `POST /predict` the examples.
 
-        Raises PipelineError when the answer isn't the labels that they say.
+        Raises WrongAnswer when the labels aren't those that they say, PipelineError when there is no 200.
         """
         if wrong := what_is_wrong(self._json("POST", "/predict", request_of(examples)), examples):
-            raise PipelineError(f"POST /predict answered {wrong}.")
+            raise WrongAnswer(f"POST {self.url}/predict answered {wrong}.")
 
     def openapi(self) -> dict[str, Any]:
         """Return the document of `GET /openapi.json`.
@@ -87,7 +91,7 @@ def wait_for_version(endpoint: Endpoint, version: str, examples: list[Example], 
     """Wait until the endpoint answers with this version of the function, and answers the examples rightly.
 
     API Gateway takes some seconds to spread a deployment; meanwhile the old one answers, or none.
-    Raises TimedOut with the last reason.
+    Raises TimedOut with the last reason, WrongAnswer at once.
     """
     why = ""
 
@@ -98,12 +102,14 @@ def wait_for_version(endpoint: Endpoint, version: str, examples: list[Example], 
             if running != version:
                 raise PipelineError(f"version {running} still answers.")
             endpoint.ask(examples)
+        except WrongAnswer:
+            raise
         except PipelineError as error:
             why = str(error)
             return None
         return True
 
     try:
-        wait_until(f"A right answer of version {version} at {endpoint.url}", answers, seconds, pause=0.5)
+        wait_until(f"An answer of version {version} at {endpoint.url}", answers, seconds, pause=0.5)
     except TimedOut as error:
         raise TimedOut(f"{error} The last reason: {why}") from error

@@ -49,13 +49,13 @@ def deploy_service(aws: Aws, settings: Settings, environment: str, image: Image,
     parameters |= dict.fromkeys(MOVED_BY_RELEASES) if exists else {"ImageUri": image.uri}
     change_set = changeset.plan(aws, name, TEMPLATE, parameters, exists)
     if change_set and exists and (synced := _tell_what_is_live(aws, settings, environment)):
-        changeset.apply(aws, synced, report)
+        changeset.apply(aws, synced, "Tell CloudFormation what releases have moved", report)
         change_set = changeset.plan(aws, name, TEMPLATE, parameters, exists)
     if change_set is None:
         report.note(f"The stack `{name}` is up to date.", quiet=True)
         stack = find_stack(aws, name)
         return outputs_of(stack) if stack else {}
-    return changeset.apply(aws, change_set, report)
+    return changeset.apply(aws, change_set, f"{'Update' if exists else 'Create'} the stack `{name}`", report)
 
 
 def _tell_what_is_live(aws: Aws, settings: Settings, environment: str) -> changeset.ChangeSet | None:

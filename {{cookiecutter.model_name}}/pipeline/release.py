@@ -22,7 +22,8 @@ from pipeline.waiting import retry, wait_until
 
 # Seconds. The first time that Lambda fetches a large image takes a minute or two.
 UPDATE_TIMEOUT = 300
-ENDPOINT_TIMEOUT = 90
+ENDPOINT_TIMEOUT = 60
+LOG_LINES = 10
 
 
 def command(
@@ -134,21 +135,21 @@ class Release:
             raise PipelineError(f"version {self.version} can't be started: {version.get('StateReason')}")
 
     def ask_version(self, progress: Progress) -> None:
-        """Invoke the version itself: nobody else calls it yet, so a bad model ends here."""
+        """Invoke the version itself as the API would: nobody else calls it yet, so a bad model ends here."""
+        event = request_event(request_of(self.examples))
         answer = retry(
             lambda: self.aws.functions.invoke(
-                FunctionName=self.service.function,
-                Qualifier=self.version,
-                LogType="Tail",
-                Payload=json.dumps(request_of(self.examples)).encode(),
+                FunctionName=self.service.function, Qualifier=self.version, LogType="Tail", Payload=event
             )
         )
-        payload = read_payload(answer["Payload"].read())
+        response = read_json(answer["Payload"].read())
         if "FunctionError" in answer:
-            log = b64decode(answer.get("LogResult", "")).decode(errors="replace").strip()
-            message = payload.get("errorMessage") if isinstance(payload, dict) else payload
-            raise PipelineError(f"version {self.version} fails: {message}\nIts log ends with:\n{log[-1500:]}")
-        if wrong := what_is_wrong(payload, self.examples):
+            log = b64decode(answer.get("LogResult", "")).decode(errors="replace").splitlines()
+            message = response.get("errorMessage") if isinstance(response, dict) else response
+            ending = "\n".join(["Its log ends with:", *log[-LOG_LINES:]])
+            raise PipelineError(f"version {self.version} fails: {message}\n{ending}")
+        body = read_json(response.get("body") or "") if isinstance(response, dict) else response
+        if wrong := what_is_wrong(body, self.examples):
             raise PipelineError(f"version {self.version} answers model_code/examples.json with {wrong}.")
         progress.detail = f"{len(self.examples)} right answers"
 
@@ -207,9 +208,25 @@ class Release:
             return f"unknown, for AWS doesn't tell: {explain(error)}"
 
 
-def read_payload(payload: bytes) -> Any:
-    """Return what a function answered; text where it isn't JSON."""
+def request_event(payload: Any) -> bytes:
+    """Return the event of `POST /predict`, as a REST API sends it ("Lambda proxy integrations", developer guide)."""
+    event = {
+        "resource": "/{proxy+}",
+        "path": "/predict",
+        "httpMethod": "POST",
+        "headers": {"content-type": "application/json"},
+        "queryStringParameters": None,
+        "pathParameters": {"proxy": "predict"},
+        "requestContext": {"httpMethod": "POST", "path": "/predict", "stage": "release"},
+        "body": json.dumps(payload),
+        "isBase64Encoded": False,
+    }
+    return json.dumps(event).encode()
+
+
+def read_json(text: bytes | str) -> Any:
+    """Return what `text` says; the text itself where it isn't JSON."""
     try:
-        return json.loads(payload)
+        return json.loads(text)
     except ValueError:
-        return payload.decode(errors="replace")
+        return text.decode(errors="replace") if isinstance(text, bytes) else text

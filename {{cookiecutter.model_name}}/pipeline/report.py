@@ -93,7 +93,7 @@ class Report:
         if not (target := os.environ.get("GITHUB_STEP_SUMMARY")):
             return
         lines = [f"### {title}", ""]
-        lines += [*message.splitlines(), ""] if message else []
+        lines += ["```text", message, "```", ""] if message else []
         lines += [f"- **{name}**: {value}" for name, value in self.facts.items()]
         if self.rows:
             lines += ["", "| step | result | time |", "| --- | --- | ---: |", *self.rows]
