@@ -8,10 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sandbox import aws
+from sandbox.aws import Aws
+from sandbox.engine import engine_missing
 from sandbox.github import Event, Repository, Run, pull_request, push, run_workflow, tag, workflow_dispatch
 from sandbox.progress import StageFailed
 
@@ -122,9 +126,14 @@ def test_a_path_with_a_space_is_no_obstacle(tmp_path: Path) -> None:
     assert run.jobs["a"].steps[1].output == ["fine"]
 
 
-def test_messages_reach_the_runs_page(world: World) -> None:
-    run = world.run(workflow(a=job("echo '::notice title=Deployment is off::Set AWS_ACCOUNT_ID%0Ato switch it on'")))
+def test_messages_reach_the_runs_page_and_the_steps_log(world: World) -> None:
+    notice = "echo '::notice title=Deployment is off::Set AWS_ACCOUNT_ID%0Ato switch it on'"
+    run = world.run(workflow(a=job(f"{notice}; echo ::error::arn:aws:iam::1:role/x")))
     assert run.messages("notice") == ["Deployment is off: Set AWS_ACCOUNT_ID\nto switch it on"]
+    assert run.messages("error") == ["arn:aws:iam::1:role/x"]
+    assert run.jobs["a"].steps[0].output == [
+        "Notice: Set AWS_ACCOUNT_ID", "Notice: to switch it on", "Error: arn:aws:iam::1:role/x",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -271,7 +280,7 @@ def test_a_job_output_that_holds_a_masked_value_is_dropped(world: World) -> None
     )
     assert run.jobs["image"].outputs == {"tag": "a"}
     assert run.jobs["use"].steps[0].output == ["<> <a>"]
-    assert run.messages("warning") == [": Skip output 'uri' since it may contain secret."]
+    assert run.messages("warning") == ["Skip output 'uri' since it may contain secret."]
 
 
 def test_steps_have_githubs_shell_and_no_terminal_and_nothing_of_this_process(
@@ -355,3 +364,123 @@ def assert_gone(pid: int) -> None:
             return
         time.sleep(0.05)
     pytest.fail(f"process {pid} still runs")
+
+
+ISSUER = "token.actions.githubusercontent.com"
+ACCOUNT = "123456789012"
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    """An AWS account that enforces its policies, with a role that only `acme/iris` in `staging` may assume."""
+    with aws.start(tmp_path_factory.mktemp("aws"), port=aws._any_port(), auth=True, account_id=ACCOUNT) as running:
+        iam = running.client("iam")
+        provider = iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=["sts.amazonaws.com"])
+        condition = {
+            f"{ISSUER}:sub": "repo:acme@7/iris@42:environment:staging",
+            f"{ISSUER}:aud": "sts.amazonaws.com",
+        }
+        trust = {
+            "Effect": "Allow",
+            "Principal": {"Federated": provider["OpenIDConnectProviderArn"]},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": {"StringEquals": condition},
+        }
+        iam.create_role(
+            RoleName="deploy", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        )
+        permission = {"Effect": "Allow", "Action": "ecr:*", "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [permission]})
+        iam.put_role_policy(RoleName="deploy", PolicyName="push", PolicyDocument=policy)
+        running.client("ecr").create_repository(repositoryName="iris", imageTagMutability="IMMUTABLE")
+        yield running
+
+
+ASSUME = {
+    "uses": "aws-actions/configure-aws-credentials@e6de054238d6b7531b4efff3b6587d9aade6a06c",
+    "with": {"role-to-assume": f"arn:aws:iam::{ACCOUNT}:role/deploy", "aws-region": "eu-central-1"},
+}
+TOKENS = {"permissions": {"id-token": "write"}}
+
+
+def test_a_job_assumes_its_role_in_its_own_environment_and_in_no_other(world: World, account: Aws) -> None:
+    ask = "import boto3; print(boto3.client('ecr').describe_repositories()['repositories'][0]['repositoryName'])"
+    see = {"name": "see", "run": f'"{sys.executable}" -c "{ask}"; env | grep AWS_'}
+    run = world.run(
+        workflow(
+            staging=job(ASSUME, see, environment="staging", **TOKENS),
+            production=job(ASSUME, environment="production", **TOKENS),
+            tokenless=job(ASSUME, environment="staging"),
+            afterwards=job("env | grep AWS_", needs="staging"),
+        ),
+        aws_endpoint_url=account.endpoint_url,
+    )
+    assert run.results == {
+        "staging": "success", "production": "failure", "tokenless": "failure", "afterwards": "success",
+    }  # fmt: skip
+    seen = run.jobs["staging"].step("see").output
+    assert seen[0] == "iris"
+    assert "AWS_SECRET_ACCESS_KEY=***" in seen
+    assert "AWS_SECRET_ACCESS_KEY" not in "".join(run.jobs["afterwards"].steps[0].output)
+    errors = {annotation.job: annotation.message for annotation in run.annotations}
+    assert "repo:acme@7/iris@42:environment:production" in errors["production"]
+    assert "`id-token: write`" in errors["tokenless"]
+
+
+@pytest.mark.container
+def test_an_image_is_built_pushed_and_handed_on_by_digest(world: World, account: Aws) -> None:
+    if reason := engine_missing():
+        pytest.skip(reason)
+    world.commit({"Dockerfile": "FROM scratch\nCOPY model /model\n", "model": "weights"})
+    login = {"id": "ecr", "uses": "aws-actions/amazon-ecr-login@03f1aad4c6c7ffd436567f42f9384779290529bd"}
+    logins = 'grep -qs "$DOCKER_CONFIG/config.json" -e'
+    name = f"stand-in-test-{os.getpid()}"
+    build = {
+        "uses": "docker/build-push-action@53b7df96c91f9c12dcc8a07bcb9ccacbed38856a",
+        "with": {"context": ".", "provenance": False, "sbom": False, "cache-from": "type=gha"},
+    }
+
+    def building(id_: str, **inputs: object) -> dict:
+        return {**build, "id": id_, "name": id_, "with": {**build["with"], **inputs}}
+
+    run = world.run(
+        workflow(
+            image=job(
+                {"uses": CHECKOUT},
+                {"uses": "docker/setup-buildx-action@37fe631027851001ddb9b187196cc803df7f5f0e"},
+                building("build", load=True, tags=f"{name}:local"),
+                {"name": "there", "run": f"docker image inspect {name}:local --format {{{{.Id}}}}"},
+                ASSUME,
+                login,
+                f"{logins} 127.0.0.1",
+                building("push", push=True, tags="${{ steps.ecr.outputs.registry }}/iris:${{ github.sha }}"),
+                f"docker image rm {name}:local",
+                environment="staging",
+                outputs={
+                    "digest": "${{ steps.push.outputs.digest }}",
+                    "built": "${{ steps.build.outputs.imageid }}",
+                    "pushed": "${{ steps.push.outputs.imageid }}",
+                },
+                **TOKENS,
+            ),
+            stranger=job(f"{logins} 127.0.0.1", needs="image"),
+        ),
+        aws_endpoint_url=account.endpoint_url,
+    )
+    assert run.results == {"image": "success", "stranger": "failure"}, run.failure()
+    outputs = run.jobs["image"].outputs
+    pushed = account.client("ecr").describe_images(repositoryName="iris")["imageDetails"]
+    assert [image["imageDigest"] for image in pushed] == [outputs["digest"]]
+    assert outputs["built"] == outputs["pushed"] == run.jobs["image"].step("there").output[0]
+    assert any("no GitHub cache" in line for line in run.jobs["image"].step("build").output)
+
+
+def test_uv_is_on_the_path_with_the_interpreter_that_was_asked_for(world: World) -> None:
+    set_up = {
+        "uses": "astral-sh/setup-uv@20cfd1bf945f4377ade1205e4dbc17946fc9a30d",
+        "with": {"python-version": "3.13"},
+    }
+    see = {"name": "see", "run": "uv venv -q && .venv/bin/python -c 'import sys; print(sys.version_info[:2])'"}
+    run = world.run(workflow(a=job("! command -v uv", set_up, see)))
+    assert run.ok, run.failure()
+    assert run.jobs["a"].step("see").output == ["(3, 13)"]

@@ -15,8 +15,8 @@ ACTIONS = {
     "setup-uv": ("setup_uv", "set_up"),
     "configure-aws-credentials": ("aws", "configure_credentials"),
     "amazon-ecr-login": ("aws", "log_in_to_ecr"),
-    "setup-buildx-action": ("docker", "set_up_buildx"),
-    "build-push-action": ("docker", "build_and_push"),
+    "setup-buildx-action": ("buildx", "set_up_buildx"),
+    "build-push-action": ("buildx", "build_and_push"),
     "job-outputs": ("job_outputs", "give"),
 }
 

@@ -158,11 +158,14 @@ class Record:
         return ids.index(step_id)
 
     def _step(self, name: str, job: Job, step: Step, ids: list[str], entry: dict[str, Any]) -> None:
-        message = str(entry.get("msg", ""))
+        message = str(entry.get("msg", "")).strip()
         if entry.get("raw_output"):
-            step.output.append(message.rstrip("\r\n"))
+            step.output.append(self._masked(str(entry["msg"]).rstrip("\r\n")))
         elif "command" in entry:
-            self._command(name, job, entry)
+            step.output += self._command(name, job, entry)
+        elif entry.get("level") in ("error", "warning"):
+            # A composite action's failure is told once for its step and once for the action.
+            step.output += [message] if step.output[-1:] != [message] else []
         elif len(ids) == 1 and entry.get("stage") == "Main":
             if "stepResult" in entry:
                 step.result = "success" if self._tolerated else entry["stepResult"]
@@ -176,20 +179,25 @@ class Record:
             elif message == "Failed but continue next step":
                 self._tolerated = True
                 step.output.append(message)
-        if entry.get("level") in ("error", "warning") and "command" not in entry:
-            step.output.append(message.strip())
 
-    def _command(self, name: str, job: Job, entry: dict[str, Any]) -> None:
-        command, argument = entry["command"], str(entry.get("arg", ""))
-        if command == "add-mask":
-            self._masks.append(argument)
-        elif command == "summary":
+    def _command(self, name: str, job: Job, entry: dict[str, Any]) -> list[str]:
+        """Take in a workflow command; return the lines by which GitHub shows it in the step's log."""
+        if entry["command"] == "summary":
             job.summary += self._masked(str(entry["content"]))
-        elif command in ("notice", "warning", "error"):
-            title = str((entry.get("kvPairs") or {}).get("title", ""))
-            annotation = Annotation(command, name, self._masked(title), self._masked(argument))
-            self.run.annotations.append(annotation)
-            self._display.annotation(annotation)
+        # Not act's own reading, which goes wrong where the message holds "::", as many ARNs do.
+        parts = re.match(r"::([\w-]+)(?: ([^:]*(?::(?!:)[^:]*)*))?::(.*)", str(entry.get("raw", "")).strip(), re.DOTALL)
+        if not parts:
+            return []
+        command, properties, message = parts[1], parts[2] or "", _unescaped(parts[3])
+        if command == "add-mask":
+            self._masks.append(message)
+        if command not in ("notice", "warning", "error"):
+            return []
+        title = next((p.partition("=")[2] for p in properties.split(",") if p.strip().startswith("title=")), "")
+        annotation = Annotation(command, name, self._masked(_unescaped(title)), self._masked(message))
+        self.run.annotations.append(annotation)
+        self._display.annotation(annotation)
+        return [f"{command.capitalize()}: {line}" for line in annotation.message.splitlines()]
 
     def _outputs(self, job: Job, name: str, entry: dict[str, Any]) -> None:
         if str(entry.get("msg", "")).startswith("⭐") and entry.get("stage") == "Main":
@@ -207,6 +215,12 @@ class Record:
         for mask in self._masks:
             text = text.replace(mask, "***") if mask else text
         return text
+
+
+def _unescaped(text: str) -> str:
+    for code, character in (("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ","), ("%25", "%")):
+        text = text.replace(code, character)
+    return text
 
 
 class Display:

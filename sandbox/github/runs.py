@@ -48,9 +48,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A message that GitHub shows on the run's page, made with `::notice`, `::warning` or `::error`."""
+    """A message that GitHub shows on the run's page, made with `::notice`, `::warning` or `::error`: its `level`."""
 
-    level: Literal["notice", "warning", "error"]
+    level: str
     job: str
     title: str
     message: str
@@ -82,7 +82,7 @@ class Run:
 
     def messages(self, level: str) -> list[str]:
         """Return the annotations of one level as `title: message`, in their order."""
-        return [f"{a.title}: {a.message}" for a in self.annotations if a.level == level]
+        return [": ".join(filter(None, [a.title, a.message])) for a in self.annotations if a.level == level]
 
     def failure(self) -> str:
         """Return what failed and its last 30 lines, for a person; empty when nothing failed."""
