@@ -1,0 +1,188 @@
+"""The tables: on the terminal, in docs/benchmarks.md, and between two markers in the README."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.contenders import BARE_ONNX, CONTENDERS, EMPTY, GENERATED, USUAL_WAY
+from benchmarks.delivery import Delivery
+from benchmarks.judging import Verdict
+from benchmarks.rounds import Figure, Figures
+from benchmarks.runtime import PYTHON_VERSION
+from sandbox.progress import StageFailed
+
+START = "<!-- bench:start -->"
+END = "<!-- bench:end -->"
+
+TITLES = {
+    GENERATED: "**generated handler**",
+    EMPTY: "empty handler",
+    BARE_ONNX: "bare ONNX handler",
+    USUAL_WAY: "the usual way: pickle, pandas, scikit-learn",
+}
+FIGURE_NAMES: dict[Figure, str] = {"cold_start": "cold start", "warm_call": "warm call", "memory": "resident memory"}
+GENERATE_AT_MOST = 3.0
+RELEASE_AT_MOST = 10.0
+PUSHED_UNDER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that one run measured. `delivery` is None where there is no container engine, `reason` says why."""
+
+    figures: Mapping[str, Figures]
+    verdicts: list[Verdict]
+    generate_seconds: float
+    delivery: Delivery | None
+    reason: str
+    rounds: int
+    warm: int
+
+
+def contender_table(results: Results) -> str:
+    """Return the Markdown table of what each contender took."""
+    lines = ["| handler | cold start | warm call | resident memory |", "|---|--:|--:|--:|"]
+    for name in CONTENDERS:
+        figures = results.figures[name]
+        cold, warm, memory = (figures.median(figure) for figure in FIGURE_NAMES)
+        lines.append(f"| {TITLES[name]} | {cold:.3f} s | {warm:.2f} ms | {memory:.0f} MB |")
+    return "\n".join(lines)
+
+
+def verdict_table(results: Results) -> str:
+    """Return the Markdown table of the judged ratios."""
+    lines = ["| generated handler, compared with | ratio | at most | |", "|---|--:|--:|---|"]
+    for verdict in results.verdicts:
+        what = f"{FIGURE_NAMES[verdict.limit.figure]} / {TITLES[verdict.limit.peer]}"
+        word = "pass" if verdict.passed else "**miss**"
+        lines.append(f"| {what} | {verdict.ratio:.2f} | {verdict.limit.at_most:.2f} | {word} |")
+    return "\n".join(lines)
+
+
+def delivery_table(results: Results) -> str:
+    """Return the Markdown table of what generating and delivering a repository took."""
+    lines = ["| | measured | aim |", "|---|--:|--:|"]
+    lines.append(f"| generate a repository | {results.generate_seconds:.1f} s | ≤ {GENERATE_AT_MOST:.0f} s |")
+    if results.delivery:
+        release = f"{results.delivery.release_seconds:.1f} s"
+        pushed = f"{results.delivery.pushed_bytes / 1000:,.1f} kB"
+    else:
+        release = pushed = "not measured"
+    lines.append(f"| release a pushed digest, in the sandbox | {release} | ≤ {RELEASE_AT_MOST:.0f} s |")
+    lines.append(f"| pushed after a change of code alone | {pushed} | < {PUSHED_UNDER / 1_000_000:.0f} MB |")
+    return "\n".join(lines)
+
+
+def document(results: Results) -> str:
+    """Return docs/benchmarks.md."""
+    missing = "" if results.delivery else f"\nNot measured here: {results.reason}\n"
+    base_image = "AWS's base image"
+    if results.delivery and results.delivery.stand_in:
+        base_image = "a stand-in for AWS's base image, which could not be pulled here"
+    return f"""\
+# Benchmarks
+
+<!-- `make bench` writes this page: change benchmarks/report.py instead. -->
+
+What the generated handler costs beside its peers, measured side by side in one run of `make bench` on
+{datetime.now(UTC):%Y-%m-%d}, on {describe_machine()}.
+
+{contender_table(results)}
+
+Ratios are judged, `make bench` fails when one misses; absolute figures are only reported, for they are this machine's.
+
+{verdict_table(results)}
+
+## From a change to the endpoint
+
+{delivery_table(results)}
+{missing}
+*Generate* runs cookiecutter with the default answers. *Release* is `python -m pipeline release` in the generated
+repository: update the function, publish a version, ask it the examples, move the alias, republish the stage, check the
+endpoint. *Pushed* counts the blobs of the second image (layers and configuration) that the registry didn't have, after
+one line below `serving/` was changed and the model trained again, as the workflow does for each commit. The images are
+built on {base_image}.
+
+## The contenders
+
+All run on the same Python {PYTHON_VERSION} with the same hash-pinned versions, serve the same model, and get the same
+REST API event with one flower. All packages and code are byte-compiled, as in the generated image. The run fails
+unless the three that predict agree.
+
+- **Generated handler**: what cookiecutter makes with the default answers, laid out as its Dockerfile does: checks the
+  request, predicts with onnxruntime, logs each prediction.
+- **Empty handler**: returns `{{}}`. What is left is the cost of the runtime itself.
+- **Bare ONNX handler**: `json.loads`, one onnxruntime session, `json.dumps`. No checks, no routes, no logs.
+- **The usual way**: unpickles the scikit-learn pipeline and asks it with a pandas table.
+
+## How it is measured
+
+Each handler runs behind Lambda's own runtime interface client (`awslambdaric`) and runtime interface emulator, started
+as the base image's entry point starts them, but as processes of the machine and without a container, whose start
+and network would be a large, noisy and equal part of every figure.
+
+- **Cold start**: from the start of the emulator to the first answer.
+- **Warm call**: {results.warm} calls a round over one connection, in turns of a few calls to each handler.
+- **Resident memory**: the peak of the handler's process (`VmHWM`), in MB of 10⁶ bytes.
+
+Every figure is the median of {results.rounds} rounds; one more, the first, isn't counted. In each round all handlers
+are started once, every time in another order, so that the machine's drift hits all alike.
+
+## What differs on AWS
+
+The emulator is a stand-in for the Lambda service: nothing is fetched or unpacked before a cold start, the packages are
+in the page cache, and the handler has whole processors where Lambda gives a share in proportion to the memory. Expect
+longer cold starts there. The sandbox stands in for AWS in the release: its registry and its functions are on the
+machine that asks, and it answers at once where AWS takes seconds.
+
+## Run it yourself
+
+```console
+make bench                                           # a few minutes
+.venv/bin/python -m benchmarks --rounds 20 --warm 400  # slower, steadier
+```
+
+It needs Linux, and for the second table a container engine. It writes this page and the table in the README.
+"""
+
+
+def readme_block(results: Results) -> str:
+    """Return the short tables for the README, without the markers."""
+    return f"{contender_table(results)}\n\n{delivery_table(results)}"
+
+
+def replace_block(text: str, block: str) -> str:
+    """Return `text` with `block` between the two markers, which stay.
+
+    Raises StageFailed unless each marker is there exactly once, the first before the second.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end) or text.count(START) != 1 or text.count(END) != 1:
+        raise StageFailed(
+            f"The README has no place for the bench table: it needs the lines `{START}` and `{END}`, once each and in "
+            "this order."
+        )
+    return f"{before}{START}\n{block}\n{END}{after}"
+
+
+def describe_machine() -> str:
+    """Return the machine in general terms: processors, memory, kernel and Python."""
+    pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    kernel = ".".join(platform.release().split(".")[:2])
+    return (
+        f"a {platform.machine()} machine with {os.cpu_count()} cores, {pages * page_size / 2**30:.0f} GiB of memory, "
+        f"{platform.system()} {kernel} and Python {PYTHON_VERSION}"
+    )
+
+
+def write(results: Results, docs: Path, readme: Path) -> None:
+    """Write the page `docs` and the block in `readme`."""
+    docs.parent.mkdir(exist_ok=True)
+    docs.write_text(document(results))
+    readme.write_text(replace_block(readme.read_text(), readme_block(results)))
