@@ -53,7 +53,8 @@ def test_memory_stays_low_and_does_not_grow_under_load(container):
 
 
 def test_the_image_holds_no_compiler_and_no_training_library(image):
-    check = "import importlib.util as u; print([n for n in ('sklearn', 'pandas', 'skl2onnx', 'onnx') if u.find_spec(n)])"
+    training = ("sklearn", "pandas", "skl2onnx", "onnx")
+    check = f"import importlib.util as u; print([name for name in {training} if u.find_spec(name)])"
     inside = ["docker", "run", "--rm", "--entrypoint", "sh", image, "-c"]
     found = subprocess.run(
         [*inside, f'python -c "{check}"; command -v gcc cc clang || echo none; ls model_code/train.py 2>&1'],

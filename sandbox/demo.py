@@ -1,0 +1,141 @@
+"""What `make demo` does: generate a repository, push it, and watch the push become an answering endpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import requests
+from cookiecutter.main import cookiecutter
+
+from sandbox import aws, github, progress
+from sandbox.aws import Aws
+from sandbox.base_image import ensure_base_image
+from sandbox.engine import ensure_buildx, ensure_engine
+from sandbox.interpreters import ensure_python
+from sandbox.progress import StageFailed, console, note, stage
+
+TEMPLATE = Path(__file__).parents[1]
+MODEL = "iris-classifier"
+PYTHON = "3.13"
+ON_GITHUB = github.Repository(full_name=f"octo-org/{MODEL}")
+FLOWER = {"sepal_length": 5.7, "sepal_width": 2.8, "petal_length": 4.5, "petal_width": 1.3}
+
+SETUP_TIMEOUT = 600.0
+WORKFLOW_TIMEOUT = 1800.0
+
+
+def demo(state: Path) -> None:
+    """Bring everything up, push, call the endpoint and tell how to go on. What answers is left running.
+
+    `state` holds the generated repository, the logs and what the emulator needs.
+
+    Raises StageFailed, with the reason, when a part of it fails.
+    """
+    ensure_engine()
+    ensure_buildx()
+    ensure_base_image(PYTHON)
+    python = ensure_python(PYTHON)
+    account = aws.start(state, auth=True)
+    note(f"AWS is a stand-in, an emulator at {account.endpoint_url}; GitHub is one too: act runs the workflow here.")
+
+    repository = state / "demo" / MODEL
+    with stage(f"Generate {MODEL} with the default answers and commit it"):
+        kept = generate(repository)
+    if kept:
+        note(f"{shown(repository)} has changes of yours: it is used as it is committed, not generated anew.")
+    with stage("Set the AWS account up: make bootstrap"):
+        bootstrap(repository, account, python)
+
+    console.print("\n[bold]git push[/bold] to main starts .github/workflows/ci_cd.yml:")
+    push(repository, account, state / "demo" / "run")
+
+    url = endpoint(account, "staging")
+    call(url)
+    console.print(f"\nThe repository is {shown(repository)}: change it, commit, and `make demo` pushes it again.")
+    console.print("`make stop` stops the endpoint and everything behind it.")
+    console.print(f"endpoint: {url}", soft_wrap=True)
+
+
+def generate(repository: Path) -> bool:
+    """Generate the repository with the default answers and commit it; keep one that has other changes than ours.
+
+    Return whether it was kept.
+    """
+    if (repository / ".git").exists():
+        commits = git(repository, "rev-list", "--count", "HEAD").strip()
+        if commits != "1" or git(repository, "status", "--porcelain").strip():
+            return True
+    shutil.rmtree(repository, ignore_errors=True)
+    cookiecutter(
+        str(TEMPLATE),
+        no_input=True,
+        output_dir=str(repository.parent),
+        default_config=True,
+        extra_context={"model_name": MODEL},
+    )
+    git(repository, "init", "--quiet", "--initial-branch", "main")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", f"Generate {MODEL}")
+    return False
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git as somebody, also where nobody has told it a name."""
+    somebody = ["-c", "user.name=Demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false"]
+    return progress.run(["git", "-C", repository, *somebody, *arguments], timeout=60)
+
+
+def bootstrap(repository: Path, account: Aws, python: Path) -> None:
+    """Set the emulated account up with the generated repository's own command, as its administrator."""
+    environment = {**os.environ, **account.env(), "UV_PYTHON": str(python), "UV_PYTHON_DOWNLOADS": "never"}
+    environment["PATH"] = f"{TEMPLATE / '.venv' / 'bin'}{os.pathsep}{environment['PATH']}"
+    progress.run(["make", "-C", repository, "setup"], timeout=SETUP_TIMEOUT, env=environment)
+    command: list[str | Path] = [repository / ".venv" / "bin" / "python", "-m", "pipeline", "bootstrap", "--yes"]
+    command += ["--repository", ON_GITHUB.full_name]
+    command += ["--owner-id", str(ON_GITHUB.owner_id), "--repository-id", str(ON_GITHUB.id)]
+    progress.run(command, timeout=SETUP_TIMEOUT, cwd=repository, env=environment)
+
+
+def push(repository: Path, account: Aws, directory: Path) -> None:
+    """Run the generated workflow as GitHub would for a push to main; raise StageFailed with what failed."""
+    shutil.rmtree(directory, ignore_errors=True)
+    done = github.run_workflow(
+        repository,
+        "ci_cd.yml",
+        github.push(),
+        directory=directory,
+        on_github=ON_GITHUB,
+        variables={"AWS_ACCOUNT_ID": account.account_id},
+        aws_endpoint_url=account.endpoint_url,
+        timeout=WORKFLOW_TIMEOUT,
+    )
+    if set(done.results.values()) != {"success"}:
+        raise StageFailed(done.failure() or f"Not every job ran: {done.results}")
+
+
+def endpoint(account: Aws, environment: str) -> str:
+    """Return the URL of the API's stage for `environment`."""
+    apis = account.client("apigateway").get_rest_apis()["items"]
+    name = f"{MODEL}-{environment}"
+    return account.api_url(next(api["id"] for api in apis if api["name"] == name), environment)
+
+
+def call(url: str) -> Any:
+    """Ask the endpoint about a flower, show the request as one would type it and the answer, and return that."""
+    body = json.dumps({"instances": [FLOWER]})
+    console.print("\nThe endpoint is live. A flower, as one would ask about it:\n")
+    console.print(f"curl -d '{body}' {url}/predict\n", soft_wrap=True, markup=False)
+    response = requests.post(f"{url}/predict", data=body, timeout=30)
+    if response.status_code != 200:
+        raise StageFailed(f"{url}/predict answered {response.status_code}: {response.text}")
+    console.print_json(response.text)
+    return response.json()
+
+
+def shown(path: Path) -> str:
+    """Return `path` as seen from where the command was typed."""
+    return os.path.relpath(path)
