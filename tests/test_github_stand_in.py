@@ -480,7 +480,8 @@ def test_uv_is_on_the_path_with_the_interpreter_that_was_asked_for(world: World)
         "uses": "astral-sh/setup-uv@20cfd1bf945f4377ade1205e4dbc17946fc9a30d",
         "with": {"python-version": "3.13"},
     }
-    see = {"name": "see", "run": "uv venv -q && .venv/bin/python -c 'import sys; print(sys.version_info[:2])'"}
+    version = ".venv/bin/python -c 'import sys; print(sys.version_info[:2])'"
+    see = {"name": "see", "run": f"uv venv -q; {version}; rm -r .venv; uv venv -q --python 3.13; {version}"}
     run = world.run(workflow(a=job("! command -v uv", set_up, see)))
     assert run.ok, run.failure()
-    assert run.jobs["a"].step("see").output == ["(3, 13)"]
+    assert run.jobs["a"].step("see").output == ["(3, 13)", "(3, 13)"]

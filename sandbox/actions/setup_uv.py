@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -32,6 +33,10 @@ def set_up() -> None:
         python = ensure_python(version)
     except StageFailed as error:
         raise ActionFailed(str(error)) from error
+    # `uv venv --python 3.13` doesn't ask UV_PYTHON: it looks on PATH, where pyenv may have shims that don't run.
+    command = directory / f"python{version}"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} "$@"\n')
+    command.chmod(0o755)
     set_variable("UV_PYTHON", str(python))
     set_variable("UV_PYTHON_DOWNLOADS", "never")
     set_output("python-version", version)
