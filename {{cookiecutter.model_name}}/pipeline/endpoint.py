@@ -54,14 +54,14 @@ class Endpoint:
     def refuse(self) -> str:
         """Return how a request that isn't JSON is refused.
 
-        Raises PipelineError unless that is a 4xx problem document (RFC 9457).
+        Raises PipelineError unless that is a problem document (RFC 9457) about the request's content.
         """
         answer = self.send("POST", "/predict", data="no JSON", headers={"content-type": "application/json"})
         media_type = answer.headers.get("content-type", "").partition(";")[0]
-        if not 400 <= answer.status_code < 500 or media_type != "application/problem+json":
+        if answer.status_code not in (400, 415, 422) or media_type != "application/problem+json":
             raise PipelineError(
                 f"POST /predict answers what isn't JSON with {answer.status_code} {media_type}; "
-                "it should be a 4xx with application/problem+json."
+                "it should be a 400 with application/problem+json."
             )
         return f"{answer.status_code} {answer.json()['detail']}"
 

@@ -189,7 +189,8 @@ class Release:
 
     def _function_if_settled(self) -> dict[str, Any] | None:
         function = self._configuration("$LATEST")
-        return None if "InProgress" in function["LastUpdateStatus"] or function["State"] == "Pending" else function
+        busy = function["LastUpdateStatus"] == "InProgress" or function["State"] == "Pending"
+        return None if busy else function
 
     def _version_if_ready(self) -> dict[str, Any] | None:
         version = self._configuration(self.version)

@@ -73,5 +73,5 @@ def table_of(checks: list[Check]) -> Table:
     table = Table("check", "", "answer", "time")
     for check in checks:
         mark = "[green]✓[/green]" if check.passed else "[red]✗[/red]"
-        table.add_row(check.name, mark, escape(check.said), f"{check.seconds:.2f} s")
+        table.add_row(check.name, mark, escape(check.said) if check.passed else "see below", f"{check.seconds:.2f} s")
     return table
