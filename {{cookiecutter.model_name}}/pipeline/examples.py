@@ -26,7 +26,7 @@ def load_examples(path: Path = EXAMPLES) -> list[Example]:
         examples = [Example(entry["instance"], entry["label"]) for entry in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PipelineError(
-            f'{path.name} can\'t be read ({error!r}): it is a list of {{"instance": {{...}}, "label": "..."}}.'
+            f"{path.name} can't be read ({error!r}): it is a list of objects, each with an `instance` and its `label`."
         ) from error
     if not examples:
         raise PipelineError(f"{path.name} is empty: put in at least one request whose answer you are sure of.")
