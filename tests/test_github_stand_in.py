@@ -356,6 +356,15 @@ def test_an_interrupt_ends_act_and_the_processes_it_started(world: World) -> Non
     assert_gone(int(mark.read_text()))
 
 
+def test_a_run_that_is_ended_lets_its_steps_tidy_up(world: World) -> None:
+    tidied = world.directory / "tidied"
+    step = f"""trap 'sleep 1; touch "{tidied}"; exit 1' INT\nsleep 300 & wait"""
+    run = world.run(workflow(a=job(step, {"if": "always()", "run": "echo not started"})), timeout=2)
+    assert run.results == {"a": "failure"}
+    assert run.jobs["a"].steps[1].result == "skipped"
+    assert tidied.exists()
+
+
 def assert_gone(pid: int) -> None:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -23,6 +23,9 @@ from sandbox.github.runner import Runner
 from sandbox.github.runs import Annotation, Job, Result, Run, Step
 from sandbox.github.workflows import OUTPUTS_STEP, RUNNERS, step_name
 from sandbox.progress import StageFailed
+
+# How long the steps of a run that is ended early have to tidy up.
+GRACE_SECONDS = 4.0
 
 
 def follow(command: Sequence[str | Path], environment: Mapping[str, str], record: Record, deadline: float) -> None:
@@ -286,31 +289,42 @@ def _process(command: Sequence[str | Path], environment: Mapping[str, str]) -> I
 
 
 def _end_tree(process: subprocess.Popen[str]) -> None:
-    """End act and every process below it: each step is in a process group of its own."""
+    """End act and every process below it (each step is in a group of its own), as GitHub does on cancelling."""
+    # Stopped, act starts no further step, such as one with `always()`.
+    process.send_signal(signal.SIGSTOP)
     family = _descendants(process.pid)
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for pid in family:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    _signal(family, signal.SIGINT)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while family & _living() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    _signal((family | _descendants(process.pid)) & _living(), signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
-def _descendants(pid: int) -> list[int]:
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    children: dict[int, list[int]] = {}
-    for line in listing.splitlines():
-        child, parent = map(int, line.split())
-        children.setdefault(parent, []).append(child)
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
-    def below(parent: int) -> Iterable[int]:
-        for child in children.get(parent, []):
-            yield child
-            yield from below(child)
 
-    return list(below(pid))
+def _descendants(pid: int) -> set[int]:
+    children: dict[int, set[int]] = {}
+    for child, parent, _ in _processes():
+        children.setdefault(int(parent), set()).add(int(child))
+    below: set[int] = set()
+    found = {pid}
+    while found := set().union(*(children.get(parent, set()) for parent in found)):
+        below |= found
+    return below
+
+
+def _living() -> set[int]:
+    # act, being stopped, doesn't collect its children.
+    return {int(pid) for pid, _, state in _processes() if not state.startswith("Z")}
+
+
+def _processes() -> list[list[str]]:
+    command = ["ps", "-A", "-o", "pid=,ppid=,stat="]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [line.split() for line in listing.splitlines()]
