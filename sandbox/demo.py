@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import requests
-from cookiecutter.main import cookiecutter
 
 from sandbox import aws, github, progress
 from sandbox.aws import Aws
 from sandbox.base_image import ensure_base_image
 from sandbox.engine import ensure_buildx, ensure_engine
-from sandbox.interpreters import ensure_python
+from sandbox.interpreters import ensure_python, user_environment
 from sandbox.progress import StageFailed, console, note, stage
 
 TEMPLATE = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def demo(state: Path) -> None:
     ensure_engine()
     ensure_buildx()
     ensure_base_image(PYTHON)
-    python = ensure_python(PYTHON)
+    ensure_python(PYTHON)
     account = aws.start(state, auth=True)
     note(f"AWS is a stand-in, an emulator at {account.endpoint_url}; GitHub is one too: act runs the workflow here.")
 
@@ -48,7 +48,7 @@ def demo(state: Path) -> None:
     if kept:
         note(f"{shown(repository)} has changes of yours: it is used as it is committed, not generated anew.")
     with stage("Set the AWS account up: make bootstrap"):
-        bootstrap(repository, account, python)
+        bootstrap(repository, account)
 
     console.print("\n[bold]git push[/bold] to main starts .github/workflows/ci_cd.yml:")
     push(repository, account, state / "demo" / "run")
@@ -70,13 +70,8 @@ def generate(repository: Path) -> bool:
         if commits != "1" or git(repository, "status", "--porcelain").strip():
             return True
     shutil.rmtree(repository, ignore_errors=True)
-    cookiecutter(
-        str(TEMPLATE),
-        no_input=True,
-        output_dir=str(repository.parent),
-        default_config=True,
-        extra_context={"model_name": MODEL},
-    )
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", TEMPLATE]
+    progress.run([*command, "--output-dir", repository.parent, f"model_name={MODEL}"], timeout=60)
     git(repository, "init", "--quiet", "--initial-branch", "main")
     git(repository, "add", "--all")
     git(repository, "commit", "--quiet", "--message", f"Generate {MODEL}")
@@ -89,10 +84,9 @@ def git(repository: Path, *arguments: str) -> str:
     return progress.run(["git", "-C", repository, *somebody, *arguments], timeout=60)
 
 
-def bootstrap(repository: Path, account: Aws, python: Path) -> None:
+def bootstrap(repository: Path, account: Aws) -> None:
     """Set the emulated account up with the generated repository's own command, as its administrator."""
-    environment = {**os.environ, **account.env(), "UV_PYTHON": str(python), "UV_PYTHON_DOWNLOADS": "never"}
-    environment["PATH"] = f"{TEMPLATE / '.venv' / 'bin'}{os.pathsep}{environment['PATH']}"
+    environment = user_environment(PYTHON) | account.env()
     progress.run(["make", "-C", repository, "setup"], timeout=SETUP_TIMEOUT, env=environment)
     command: list[str | Path] = [repository / ".venv" / "bin" / "python", "-m", "pipeline", "bootstrap", "--yes"]
     command += ["--repository", ON_GITHUB.full_name]
@@ -114,7 +108,8 @@ def push(repository: Path, account: Aws, directory: Path) -> None:
         timeout=WORKFLOW_TIMEOUT,
     )
     if set(done.results.values()) != {"success"}:
-        raise StageFailed(done.failure() or f"Not every job ran: {done.results}")
+        results = ", ".join(f"{name} {result}" for name, result in done.results.items())
+        raise StageFailed(f"The push did not become a release: {results}. What failed is told above.")
 
 
 def endpoint(account: Aws, environment: str) -> str:

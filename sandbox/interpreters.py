@@ -43,6 +43,17 @@ def ensure_python(version: str) -> Path:
     )
 
 
+def user_environment(version: str) -> dict[str, str]:
+    """The environment of a person whose `make` in a generated repository finds uv and Python `version`.
+
+    Without what tests, workflows and this project's own make add to it.
+    """
+    added = ("AWS_", "GITHUB_", "MAKE", "MFLAGS", "PYTEST_", "PYTHON", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(added)}
+    first = [str(ensure_python(version).parent), str(Path(find_uv_bin()).parent)]
+    return {**kept, "PATH": os.pathsep.join([*first, *os.get_exec_path()]), "UV_PYTHON_DOWNLOADS": "never"}
+
+
 def self_contained_prefix(version: str) -> Path:
     """The directory of a CPython `version` that lives in one of its own (pyenv, uv) and can be copied as a whole.
 

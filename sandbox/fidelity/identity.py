@@ -69,14 +69,18 @@ def resource_arn(
     query: Mapping[str, list[str]],
     *rest: Any,
 ) -> str:
-    """Invoking a version or an alias is checked against its own ARN: `function:name` doesn't cover `name:live`.
+    """Invoking a version or an alias is checked against its own ARN, and DescribeRepositories against what it names.
 
-    Lambda's developer guide, "Resources and conditions for Lambda actions".
+    Lambda's developer guide, "Resources and conditions for Lambda actions": `function:name` doesn't cover
+    `name:live`. Service authorization reference, "Amazon ECR": DescribeRepositories takes resource `repository`.
     """
     arn = str(original(service, method, path, headers, body, query, *rest))
     qualifier = (query.get("Qualifier") or [""])[0]
     if service == "lambda" and path.endswith("/invocations") and qualifier and arn.count(":") == 6:
         return f"{arn}:{qualifier}"
+    if service == "ecr" and arn == "*" and (names := iam_actions._safe_json_field(body, "repositoryNames")):
+        region, account = rest[:2]
+        return f"arn:aws:ecr:{region}:{account}:repository/{names[0]}"
     return arn
 
 

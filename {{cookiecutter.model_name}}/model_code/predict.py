@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from model_code.schema import Instance, Prediction
+from model_code.schema import Instance, Label, Prediction
 
 
 class Model:
@@ -26,7 +26,7 @@ class Model:
         self._session = onnxruntime.InferenceSession(
             artifacts / "model.onnx", options, providers=["CPUExecutionProvider"]
         )
-        self._class_names: list[str] = self.passport["class_names"]
+        self._class_names: list[Label] = self.passport["class_names"]
 
     def predict(self, instances: Sequence[Instance]) -> list[Prediction]:
         """Return one prediction for each instance, in the same order."""
@@ -34,8 +34,8 @@ class Model:
         (probabilities,) = self._session.run(["probabilities"], {"features": rows})
         return [
             Prediction(
-                label=self._class_names[scores.argmax()],  # type: ignore[arg-type]
-                probabilities=dict(zip(self._class_names, scores.tolist(), strict=True)),  # type: ignore[arg-type]
+                label=self._class_names[scores.argmax()],
+                probabilities=dict(zip(self._class_names, scores.tolist(), strict=True)),
             )
             for scores in probabilities
         ]

@@ -95,7 +95,7 @@ def export(model: Pipeline) -> bytes:
     inputs = [("features", FloatTensorType([None, len(FEATURES)]))]
     # Without a name the graph gets a random one, and two trainings would differ.
     exported: onnx.ModelProto = to_onnx(model, initial_types=inputs, options={"zipmap": False}, name="model")
-    return exported.SerializeToString(deterministic=True)
+    return bytes(exported.SerializeToString(deterministic=True))
 
 
 def describe(

@@ -13,7 +13,7 @@ from serving.problem import Problem
 FIELDS = msgspec.structs.fields(Instance)
 NAMES = [field.encode_name for field in FIELDS]
 # An instance as a list: the same types and ranges, in the order of the fields.
-Row = tuple[*(field.type for field in FIELDS)]  # type: ignore[misc]
+Row: Any = tuple[*(field.type for field in FIELDS)]  # type: ignore[misc]
 
 
 def decode_json(body: bytes) -> Any:
