@@ -30,7 +30,7 @@ MULTIPLIED = ("python_version", "architecture")
 CYCLED = {
     "license": QUESTIONS["license"],
     "aws_region": ["eu-central-1", "us-east-1", "ap-southeast-2"],
-    "model_name": ["iris-classifier", "m2", "a-name-of-exactly-32-characters0"],
+    "model_name": ["iris-classifier", "m2", "a-name-of-25-characters-0"],
     "github_owner": ["your-organization", "Octo-Org"],
 }
 
