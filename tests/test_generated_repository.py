@@ -98,6 +98,12 @@ FILES = [
     "tests/unit_tests/conftest.py",
     "tests/unit_tests/test_handler.py",
     "tests/unit_tests/test_model.py",
+    "tests/unit_tests/test_pipeline_bootstrap.py",
+    "tests/unit_tests/test_pipeline_image.py",
+    "tests/unit_tests/test_pipeline_infra.py",
+    "tests/unit_tests/test_pipeline_release.py",
+    "tests/unit_tests/test_pipeline_report.py",
+    "tests/unit_tests/test_pipeline_smoke.py",
     "tests/unit_tests/test_schema.py",
 ]
 LICENSES = {
