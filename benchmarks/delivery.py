@@ -41,32 +41,38 @@ def measure_delivery(repository: Repository, state: Path) -> Delivery:
     ensure_buildx()
     stand_in = ensure_base_image(PYTHON_VERSION)
     pushed: list[str] = []
-    with aws.start(state) as emulator:
-        env = emulator.env()
-        try:
-            with stage("Set up the emulated account"):
-                pipeline = (repository.python, "-m", "pipeline")
-                options = ("--owner-id", "1", "--repository-id", "2", "--yes")
-                repository.run(*pipeline, "bootstrap", "--repository", f"example/{MODEL_NAME}", *options, env=env)
-                registry = emulator.client("ecr").describe_repositories(repositoryNames=[MODEL_NAME])
-                address = str(registry["repositories"][0]["repositoryUri"])
-            with stage("Build, push and release the first image"):
-                pushed.append(f"{address}:before")
-                before = build_and_push(repository, pushed[-1])
-                repository.run(*pipeline, "infra", "--env", ENVIRONMENT, "--image", f"{address}@{before}", env=env)
-                repository.run(*pipeline, "release", "--env", ENVIRONMENT, "--image", f"{address}@{before}", env=env)
-            with stage("Change a line of code, build and push again"):
-                change_a_line(repository)
-                pushed.append(f"{address}:after")
-                after = build_and_push(repository, pushed[-1])
-            with stage("Release the pushed digest"):
-                began = time.perf_counter()
-                repository.run(*pipeline, "release", "--env", ENVIRONMENT, "--image", f"{address}@{after}", env=env)
-                seconds = time.perf_counter() - began
-            new_blobs = blobs(emulator, after).items() - blobs(emulator, before).items()
-        finally:
-            if pushed:
-                run(["docker", "image", "rm", "--force", *pushed], timeout=60)
+    try:
+        with aws.start(state) as emulator:
+            return _measure(repository, emulator, pushed, stand_in)
+    finally:
+        # the emulator's function containers are gone only now
+        if pushed:
+            run(["docker", "image", "rm", "--force", *pushed], timeout=60)
+
+
+def _measure(repository: Repository, emulator: aws.Aws, pushed: list[str], stand_in: bool) -> Delivery:
+    """Do what `measure_delivery` says, adding each image to `pushed` before it is built."""
+    env = emulator.env()
+    pipeline = (repository.python, "-m", "pipeline")
+    with stage("Set up the emulated account"):
+        options = ("--owner-id", "1", "--repository-id", "2", "--yes")
+        repository.run(*pipeline, "bootstrap", "--repository", f"example/{MODEL_NAME}", *options, env=env)
+        found = emulator.client("ecr").describe_repositories(repositoryNames=[MODEL_NAME])
+        address = str(found["repositories"][0]["repositoryUri"])
+    with stage("Build, push and release the first image"):
+        pushed.append(f"{address}:before")
+        before = build_and_push(repository, pushed[-1])
+        repository.run(*pipeline, "infra", "--env", ENVIRONMENT, "--image", f"{address}@{before}", env=env)
+        repository.run(*pipeline, "release", "--env", ENVIRONMENT, "--image", f"{address}@{before}", env=env)
+    with stage("Change a line of code, build and push again"):
+        change_a_line(repository)
+        pushed.append(f"{address}:after")
+        after = build_and_push(repository, pushed[-1])
+    with stage("Release the pushed digest"):
+        began = time.perf_counter()
+        repository.run(*pipeline, "release", "--env", ENVIRONMENT, "--image", f"{address}@{after}", env=env)
+        seconds = time.perf_counter() - began
+    new_blobs = blobs(emulator, after).items() - blobs(emulator, before).items()
     return Delivery(sum(size for _, size in new_blobs), seconds, stand_in)
 
 

@@ -143,11 +143,11 @@ machine that asks, and it answers at once where AWS takes seconds.
 ## Run it yourself
 
 ```console
-make bench                                           # a few minutes
-.venv/bin/python -m benchmarks --rounds 20 --warm 400  # slower, steadier
+make bench                                             # two or three minutes
+.venv/bin/python -m benchmarks --rounds 40 --warm 200  # longer, steadier
 ```
 
-It needs Linux, and for the second table a container engine. It writes this page and the table in the README.
+It needs Linux, and a container engine for what is pushed and released. It writes this page and the README's tables.
 """
 
 
@@ -176,7 +176,7 @@ def describe_machine() -> str:
     pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     kernel = ".".join(platform.release().split(".")[:2])
     return (
-        f"a {platform.machine()} machine with {os.cpu_count()} cores, {pages * page_size / 2**30:.0f} GiB of memory, "
+        f"an {platform.machine()} machine with {os.cpu_count()} cores, {pages * page_size / 2**30:.0f} GiB of memory, "
         f"{platform.system()} {kernel} and Python {PYTHON_VERSION}"
     )
 
