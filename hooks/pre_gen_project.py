@@ -7,9 +7,9 @@ import sys
 # Rendered as JSON, which escapes whatever could end the string: no answer can break this file.
 ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
 
-# The longest name made of it is an S3 bucket's, `<model_name>-artifacts-<account id>-<region>`, and S3 allows 63
-# characters; an account id has 12 digits.
-LONGEST_MODEL_NAME = 63 - len("-artifacts-") - 12 - len("-ap-southeast-2")
+# S3 allows 63 characters. The longest bucket name that may be made of it, one for each environment and account, is
+# `<model_name>-production-output-<account id>`; an account id has 12 digits.
+LONGEST_MODEL_NAME = 63 - len("-production-output-") - 12
 LONGEST_TEXT = 200
 
 # S3 keeps these beginnings for itself; Docker keeps `scratch`.
@@ -43,8 +43,8 @@ def model_name_problem(name: str) -> str | None:
         return "ECR takes no name of one character"
     if len(name) > LONGEST_MODEL_NAME:
         return (
-            f"it has {len(name)} characters and may have {LONGEST_MODEL_NAME}: the S3 bucket "
-            f"`{name}-artifacts-<account id>-<region>` would be longer than the 63 that S3 allows"
+            f"it has {len(name)} characters and may have {LONGEST_MODEL_NAME}: an S3 bucket "
+            f"`{name}-production-output-<account id>` would be longer than the 63 that S3 allows"
         )
     if name.startswith(RESERVED_PREFIXES):
         return "S3 keeps names with this beginning for itself"

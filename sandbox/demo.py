@@ -70,7 +70,7 @@ def generate(repository: Path) -> bool:
         if commits != "1" or git(repository, "status", "--porcelain").strip():
             return True
     shutil.rmtree(repository, ignore_errors=True)
-    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", TEMPLATE]
+    command: list[str | Path] = [sys.executable, "-m", "cookiecutter", "--no-input", "--default-config", TEMPLATE]
     progress.run([*command, "--output-dir", repository.parent, f"model_name={MODEL}"], timeout=60)
     git(repository, "init", "--quiet", "--initial-branch", "main")
     git(repository, "add", "--all")

@@ -10,7 +10,11 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
+from sandbox.engine import STATE
 from sandbox.progress import StageFailed, run, stage
+
+# What uv has downloaded, shared by all that the sandbox sets up.
+UV_CACHE = STATE / "uv-cache"
 
 # built without their headers a CPython lacks ssl or ctypes; Debian's lacks ensurepip without python3-venv
 PROBE = """
@@ -51,7 +55,8 @@ def user_environment(version: str) -> dict[str, str]:
     added = ("AWS_", "GITHUB_", "MAKE", "MFLAGS", "PYTEST_", "PYTHON", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(added)}
     first = [str(ensure_python(version).parent), str(Path(find_uv_bin()).parent)]
-    return {**kept, "PATH": os.pathsep.join([*first, *os.get_exec_path()]), "UV_PYTHON_DOWNLOADS": "never"}
+    path = os.pathsep.join([*first, *os.get_exec_path()])
+    return {**kept, "PATH": path, "UV_CACHE_DIR": str(UV_CACHE), "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def self_contained_prefix(version: str) -> Path:

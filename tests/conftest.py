@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 from cookiecutter.main import cookiecutter
-from uv import find_uv_bin
 
-from sandbox.engine import STATE, engine_missing, ensure_engine
-from sandbox.interpreters import ensure_python
+from sandbox.engine import engine_missing, ensure_engine
+from sandbox.interpreters import user_environment
 from sandbox.progress import StageFailed, run
 
 ROOT = Path(__file__).parents[1]
-UV_CACHE = STATE / "uv-cache"
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
 DEFAULT_PYTHON = QUESTIONS["python_version"][0]
 
@@ -30,7 +27,7 @@ MULTIPLIED = ("python_version", "architecture")
 CYCLED = {
     "license": QUESTIONS["license"],
     "aws_region": ["eu-central-1", "us-east-1", "ap-southeast-2"],
-    "model_name": ["iris-classifier", "m2", "a-name-of-25-characters-0"],
+    "model_name": ["iris-classifier", "m2", "a-name-that-is-32-characters-lon"],
     "github_owner": ["your-organization", "Octo-Org"],
 }
 
@@ -161,12 +158,3 @@ def commit(repository: Path) -> None:
 def make(repository: Path, *words: str, python_version: str = DEFAULT_PYTHON) -> str:
     """Run `make` in a generated repository as its user would; return what it printed, or raise StageFailed with it."""
     return run(["make", *words], timeout=600, cwd=repository, env=user_environment(python_version))
-
-
-def user_environment(python_version: str = DEFAULT_PYTHON) -> dict[str, str]:
-    """This environment with Python `python_version` and uv first on PATH, and without what tests and CI add to it."""
-    added = ("AWS_", "GITHUB_", "MAKE", "MFLAGS", "PYTEST_", "PYTHON", "VIRTUAL_ENV")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(added)}
-    first = [ensure_python(python_version).parent, Path(find_uv_bin()).parent]
-    path = os.pathsep.join([*map(str, first), kept.get("PATH", os.defpath)])
-    return {**kept, "PATH": path, "UV_CACHE_DIR": str(UV_CACHE), "UV_PYTHON_DOWNLOADS": "never"}

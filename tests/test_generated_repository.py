@@ -23,20 +23,18 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from uv import find_uv_bin
 
 from sandbox.base_image import ensure_base_image, image_name
-from sandbox.interpreters import find_python
+from sandbox.interpreters import UV_CACHE, find_python, user_environment
 from sandbox.progress import run
 from tests.conftest import (
     COMBINATIONS,
     DEFAULT_PYTHON,
     QUESTIONS,
     ROOT,
-    UV_CACHE,
     AnyTag,
     Bake,
     Generated,
     commit,
     make,
-    user_environment,
 )
 
 FILES = [
@@ -206,7 +204,7 @@ def test_the_next_commands_are_printed_and_exist(bake: Bake, capfd: pytest.Captu
     assert first == "cd churn"
     assert others
     for command in others:
-        run([*shlex.split(command), "--dry-run"], timeout=30, cwd=repository, env=user_environment())
+        run([*shlex.split(command), "--dry-run"], timeout=30, cwd=repository, env=user_environment(DEFAULT_PYTHON))
 
 
 def test_a_clone_of_the_template_is_generated_from_by_its_address(
@@ -279,7 +277,7 @@ class Server:
     def __init__(self, repository: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
-            ["make", "serve", f"PORT={port}"], cwd=repository, env=user_environment(),
+            ["make", "serve", f"PORT={port}"], cwd=repository, env=user_environment(DEFAULT_PYTHON),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 

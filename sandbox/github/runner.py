@@ -12,8 +12,7 @@ from pathlib import Path
 
 from sandbox.github.events import git
 from sandbox.github.oidc import Repository
-
-STATE = Path(__file__).parents[2] / ".sandbox"
+from sandbox.interpreters import UV_CACHE
 
 # What a machine may need to reach its package index and its container engine.
 PASSED_ON = re.compile(
@@ -88,7 +87,7 @@ class Runner:
             "HOME": str(self._passing),
             "no_proxy": unproxied,
             "NO_PROXY": unproxied,
-            "UV_CACHE_DIR": str(STATE / "uv-cache"),
+            "UV_CACHE_DIR": str(UV_CACHE),
             "AWS_EC2_METADATA_DISABLED": "true",
             "STAND_IN": str(self.path("stand-in")),
             "STAND_IN_HOME": str(Path.home()),

@@ -54,6 +54,7 @@ def main() -> None:
         server = ThreadingHTTPServer(("127.0.0.1", port), RequestHandler)
     except OSError as error:
         raise SystemExit(f"Port {port} can't be used: {error.strerror}. Choose another: make serve PORT=8001") from None
+    port = server.server_address[1]
     print(f"http://127.0.0.1:{port}  POST /predict  GET /health  GET /openapi.json  (Ctrl-C stops)", flush=True)
     try:
         server.serve_forever()

@@ -1,0 +1,209 @@
+"""What a push does: the generated workflow is run as GitHub would run it, then the account is looked at.
+
+GitHub and AWS are the sandbox's stand-ins, with signatures, IAM policies and OIDC trust enforced.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from sandbox import aws, demo, github
+from sandbox.aws import Aws
+from sandbox.base_image import ensure_base_image
+from sandbox.engine import ensure_buildx
+from sandbox.github import Event, Run
+from tests.conftest import Bake, commit
+
+pytestmark = pytest.mark.container
+
+FUNCTION = f"{demo.MODEL}-staging"
+INSTANCE = {"instances": [demo.FLOWER]}
+# Lambda numbers versions; the runtime interface emulator, which the integration tests use, calls its own `$LATEST`.
+BREAKS_ON_LAMBDA = """
+
+if __import__("os").environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST") != "$LATEST":
+    raise RuntimeError("this image only works in its tests")
+"""
+
+
+@dataclass
+class World:
+    """An AWS account that is set up, a repository on GitHub, and what its first push did."""
+
+    account: Aws
+    repository: Path
+    scratch: Path
+    first_push: Run
+
+    def run(self, event: Event, repository: Path | None = None, deploys: bool = True) -> Run:
+        """Run ci_cd.yml for `event` on the present commit of `repository`."""
+        return github.run_workflow(
+            repository or self.repository,
+            "ci_cd.yml",
+            event,
+            directory=self.scratch / f"run-{len(list(self.scratch.iterdir()))}",
+            on_github=demo.ON_GITHUB,
+            variables={"AWS_ACCOUNT_ID": self.account.account_id} if deploys else {},
+            aws_endpoint_url=self.account.endpoint_url,
+            show=False,
+        )
+
+    def changed(self, file: str, edit: Callable[[str], str]) -> Path:
+        """Return a copy of the repository with `file` edited and committed."""
+        copy = self.scratch / f"copy-{len(list(self.scratch.iterdir()))}" / demo.MODEL
+        shutil.copytree(self.repository, copy, ignore=shutil.ignore_patterns(".venv"))
+        (copy / file).write_text(edit((copy / file).read_text()))
+        demo.git(copy, "commit", "--quiet", "--all", "--message", f"Change {file}")
+        return copy
+
+    @property
+    def url(self) -> str:
+        """The endpoint of staging."""
+        return demo.endpoint(self.account, "staging")
+
+    @property
+    def live_version(self) -> str:
+        """The version that the alias `live` points to."""
+        alias = self.account.client("lambda").get_alias(FunctionName=FUNCTION, Name="live")
+        return str(alias["FunctionVersion"])
+
+    def images(self) -> dict[str, str]:
+        """The digest of each tag in ECR."""
+        found = self.account.client("ecr").describe_images(repositoryName=demo.MODEL)["imageDetails"]
+        return {tag: image["imageDigest"] for image in found for tag in image.get("imageTags", [])}
+
+    def head(self) -> str:
+        """The commit that the repository is on."""
+        return demo.git(self.repository, "rev-parse", "HEAD").strip()
+
+
+@pytest.fixture(scope="module")
+def world(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    ensure_buildx()
+    ensure_base_image(demo.PYTHON)
+    repository = bake()
+    commit(repository)
+    with aws.start(tmp_path_factory.mktemp("aws"), auth=True) as account:
+        demo.bootstrap(repository, account)
+        world = World(account, repository, tmp_path_factory.mktemp("runs"), Run())
+        world.first_push = world.run(github.push())
+        assert world.first_push.ok, world.first_push.failure()
+        yield world
+
+
+def test_a_push_to_main_becomes_an_answering_endpoint(world: World) -> None:
+    assert world.first_push.results == {"test": "success", "image": "success", "staging": "success"}
+    answer = requests.post(f"{world.url}/predict", json=INSTANCE, timeout=30)
+    assert answer.status_code == 200
+    assert answer.json()["predictions"][0]["label"] == "versicolor"
+    assert answer.json()["model"] == {"name": demo.MODEL, "version": world.head()[:12]}
+
+
+def test_what_was_tested_is_what_runs(world: World) -> None:
+    digest = world.first_push.jobs["image"].outputs["digest"]
+    assert world.images() == {world.head(): digest}
+    live = world.account.client("lambda").get_function(FunctionName=FUNCTION, Qualifier="live")
+    assert live["Configuration"]["CodeSha256"] == digest.removeprefix("sha256:")
+    assert live["Code"]["ImageUri"].endswith(f"@{digest}")
+
+
+def test_the_stage_serves_a_deployment_that_names_commit_and_digest(world: World) -> None:
+    apis = world.account.client("apigateway")
+    api = next(api["id"] for api in apis.get_rest_apis()["items"] if api["name"] == FUNCTION)
+    stage = apis.get_stage(restApiId=api, stageName="staging")
+    description = apis.get_deployment(restApiId=api, deploymentId=stage["deploymentId"])["description"]
+    assert world.head() in description
+    assert world.first_push.jobs["image"].outputs["digest"] in description
+
+
+def test_the_run_keeps_the_report_and_tells_the_release_in_its_summary(world: World) -> None:
+    assert {path.name for path in world.first_push.artifacts["report"].rglob("*") if path.is_file()} == {"report.html"}
+    summary = world.first_push.jobs["staging"].summary
+    assert world.first_push.jobs["image"].outputs["digest"] in summary
+
+
+def test_a_push_that_breaks_a_unit_test_never_reaches_image(world: World) -> None:
+    broken = world.changed("model_code/examples.json", lambda text: text.replace("virginica", "setosa"))
+    images, live = world.images(), world.live_version
+    run = world.run(github.push(), broken)
+    assert run.results == {"test": "failure", "image": "skipped", "staging": "skipped"}
+    failed = run.jobs["test"].failed_step
+    assert failed
+    assert failed.name == "Unit tests"
+    assert (world.images(), world.live_version) == (images, live)
+
+
+def test_a_model_that_misses_its_threshold_never_reaches_image_and_leaves_its_report(world: World) -> None:
+    bad = world.changed("model_code/train.py", lambda text: text.replace('"accuracy": 0.90', '"accuracy": 0.999'))
+    run = world.run(github.push(), bad)
+    assert run.results == {"test": "failure", "image": "skipped", "staging": "skipped"}
+    failed = run.jobs["test"].failed_step
+    assert failed
+    assert failed.name == "Train"
+    assert "must be at least 0.999" in "\n".join(failed.output)
+    assert "report" in run.artifacts
+    assert "model" not in run.artifacts
+
+
+def test_a_broken_image_never_takes_traffic(world: World) -> None:
+    before, url = world.live_version, world.url
+    run = world.run(github.push(), world.changed("lambda_function.py", lambda text: text + BREAKS_ON_LAMBDA))
+    assert run.results == {"test": "success", "image": "success", "staging": "failure"}
+    failed = run.jobs["staging"].failed_step
+    assert failed
+    assert failed.name == "Release"
+    assert world.live_version == before
+    (message,) = run.messages("error")
+    assert f"version {before}" in message
+    answer = requests.post(f"{url}/predict", json=INSTANCE, timeout=30)
+    assert answer.status_code == 200
+    assert answer.json()["model"]["version"] == world.head()[:12]
+
+
+def test_a_change_of_code_alone_pushes_less_than_a_megabyte(world: World) -> None:
+    changed = world.changed(
+        "serving/problem.py", lambda text: text + "# A comment changes the code and nothing else.\n"
+    )
+    run = world.run(github.push(), changed)
+    assert run.ok, run.failure()
+    ecr = world.account.client("ecr")
+    layers = []
+    for digest in (world.first_push.jobs["image"].outputs["digest"], run.jobs["image"].outputs["digest"]):
+        found = ecr.batch_get_image(
+            repositoryName=demo.MODEL,
+            imageIds=[{"imageDigest": digest}],
+            acceptedMediaTypes=["application/vnd.docker.distribution.manifest.v2+json"],
+        )
+        manifest = json.loads(found["images"][0]["imageManifest"])
+        layers.append({layer["digest"]: layer["size"] for layer in manifest["layers"]})
+    pushed = sum(size for digest, size in layers[1].items() if digest not in layers[0])
+    assert 0 < pushed < 1_000_000
+
+
+def test_a_pull_request_is_tested_and_touches_nothing_in_aws(world: World) -> None:
+    images, live = world.images(), world.live_version
+    run = world.run(github.pull_request())
+    assert run.results == {"test": "success", "image": "success", "staging": "skipped"}
+    steps = {step.name: step.result for step in run.jobs["image"].steps}
+    assert steps["Integration tests"] == "success"
+    assert steps["Assume the deploy role"] == steps["Push the image"] == "skipped"
+    assert (world.images(), world.live_version) == (images, live)
+
+
+def test_without_an_account_the_first_push_is_green_and_says_how_to_switch_deployment_on(world: World) -> None:
+    run = world.run(github.push(), deploys=False)
+    assert run.results == {"test": "success", "image": "success", "staging": "skipped"}
+    (notice,) = run.messages("notice")
+    assert "AWS_ACCOUNT_ID" in notice
+    assert "make bootstrap" in notice
+
+
+def test_a_push_to_another_branch_starts_nothing(world: World) -> None:
+    assert world.run(github.push("refs/heads/try")).not_triggered
