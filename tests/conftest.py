@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,8 +48,10 @@ Bake = Callable[..., Path]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Give a test marked `container` its engine, or skip it saying why there is none."""
+    """Give a test marked `container` its engine, or skip it saying why there is none; in CI, fail it."""
     if item.get_closest_marker("container") and (reason := why_no_engine()):
+        if os.environ.get("CI"):
+            pytest.fail(reason)
         pytest.skip(reason)
 
 
