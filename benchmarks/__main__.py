@@ -39,8 +39,8 @@ def main(
         console.print(Markdown(table(results)))
     if missed := [verdict for verdict in results.verdicts if not verdict.passed]:
         note(
-            f"{len(missed)} of {len(results.verdicts)} ratios missed their limit. Other programs slow short cold starts "
-            "more than long ones: where the machine was busy, run this again when it is quiet."
+            f"{len(missed)} of {len(results.verdicts)} ratios missed their limit. Other programs slow short cold "
+            "starts more than long ones: where the machine was busy, run this again when it is quiet."
         )
         sys.exit(1)
 

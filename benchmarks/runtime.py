@@ -176,7 +176,7 @@ def install(requirements: Path, target: Path, python: Path, *options: str) -> No
 
 
 def compile_all(directory: Path, python: Path) -> None:
-    """Byte-compile `directory`, as the generated Dockerfile does, but for the packages' tests, which nothing imports."""
+    """Byte-compile `directory`, as the generated Dockerfile does, except the packages' tests: nothing imports them."""
     options = ("-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-x", r"^\./.*/tests/")
     # from inside, so that the pattern isn't compared with where the directory is
     run([python, "-m", "compileall", *options, "."], timeout=600, cwd=directory)
