@@ -12,6 +12,7 @@ root as the user. It differs from the real one:
 - pip, boto3 and the runtime interface client have the versions of `base_image/requirements.txt`.
 - This machine's CA certificates are inside, with PIP_CERT and SSL_CERT_FILE pointing to them.
 - The processor architecture is this machine's.
+- Builds on it take PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and PIP_TRUSTED_HOST as arguments and don't keep them.
 
 Two limits are the emulator's and the real image has them too: the RIE answers one request at a time and crashes on
 concurrent ones, and `context.invoked_function_arn` is always that of `test_function`.
@@ -43,6 +44,7 @@ FILES = Path(__file__).with_name("base_image")
 RIE_REQUIREMENTS = Path(__file__).with_name("rie-requirements.txt")
 FIRST_ANSWER = 60.0
 PULL = 900.0
+COPIED = "/var/lang/"
 FOR_LABEL = "stand-in-for"
 RECIPE_LABEL = "stand-in-recipe"
 PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
@@ -71,14 +73,17 @@ TREES = {
             "ca-certificates", "libbz2-1.0", "libexpat1", "libffi8", "libgdbm6t64", "liblzma5", "libncursesw6",
             "libreadline8t64", "libsqlite3-0", "libssl3t64", "libuuid1", "zlib1g",
         ),
-        "/var/lang/bin/python3.12",
-        "/var/lang/lib/python3.12/site-packages",
+        f"{COPIED}bin/python3.12",
+        f"{COPIED}lib/python3.12/site-packages",
     ),
     "3.13": _debian_python("trixie", "3.13"),
     "3.14": _debian_python("forky", "3.14"),
 }  # fmt: skip
 # what a function never reads
 LEFT_OUT = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale")
+
+# what is not copied with an interpreter of this machine: its tests, what was installed into it, variants nobody loads
+NOT_COPIED = ("test", "tests", "idlelib", "turtledemo", "site-packages", "config-*", "*.opt-?.pyc")
 
 
 def image_name(python_version: str) -> str:
@@ -101,11 +106,12 @@ def ensure_base_image(python_version: str) -> bool:
         if labels is not None and labels.get(RECIPE_LABEL, _recipe(python_version)) == _recipe(python_version):
             return FOR_LABEL in labels
         if labels is None:
-            with stage(f"Pull {name}"):
-                reason = _pull(name)
-            if reason is None:
+            try:
+                with stage(f"Pull {name}"):
+                    _pull(name)
                 return False
-            note(f"{name} can't be pulled ({reason}): building a stand-in under the same name.")
+            except StageFailed as error:
+                note(f"{error}: building a stand-in under the same name.")
         _build_stand_in(python_version)
         return True
 
@@ -131,8 +137,8 @@ def _labels(image: str) -> dict[str, str] | None:
     return labels or {}
 
 
-def _pull(name: str) -> str | None:
-    """Pull `name`; why not, if the registry doesn't answer within FIRST_ANSWER seconds or refuses."""
+def _pull(name: str) -> None:
+    """Pull `name`. Raises StageFailed where the registry doesn't answer within FIRST_ANSWER seconds, or refuses."""
     process = subprocess.Popen(
         ["docker", "pull", name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -141,19 +147,19 @@ def _pull(name: str) -> str | None:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(FIRST_ANSWER):
-                return f"no answer within {FIRST_ANSWER:.0f} s"
+                raise StageFailed(f"{name} can't be pulled (no answer within {FIRST_ANSWER:.0f} s)")
         # the registry answers: a slow line is no reason for a stand-in
         output, _ = process.communicate(timeout=PULL)
-    except subprocess.TimeoutExpired:
-        return f"not complete after {PULL:.0f} s"
+    except subprocess.TimeoutExpired as error:
+        raise StageFailed(f"{name} can't be pulled (not complete after {PULL:.0f} s)") from error
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait(timeout=30)
-    if process.returncode == 0:
-        return None
-    lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"exit code {process.returncode}"
+        process.stdout.close()
+    if process.returncode != 0:
+        lines = output.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+        raise StageFailed(f"{name} can't be pulled ({lines[-1]})")
 
 
 def _recipe(python_version: str) -> str:
@@ -165,7 +171,9 @@ def _recipe(python_version: str) -> str:
 
 
 def _tree_recipe(python_version: str) -> str:
-    return hashlib.sha256(f"{TREES[python_version]} {LEFT_OUT}".encode()).hexdigest()[:16]
+    tree = TREES[python_version]
+    copied = NOT_COPIED if tree.interpreter.startswith(COPIED) else ()
+    return hashlib.sha256(f"{tree} {LEFT_OUT} {copied}".encode()).hexdigest()[:16]
 
 
 def _certificates() -> Path:
@@ -234,8 +242,8 @@ def _import_tree(tree: Tree, python_version: str, scratch: Path, image: str) -> 
         ],
         timeout=1200,
     )  # fmt: skip
-    if tree.interpreter.startswith("/var/lang/"):
-        _copy_interpreter(python_version, root / "var/lang")
+    if tree.interpreter.startswith(COPIED):
+        _copy_interpreter(python_version, root / COPIED.lstrip("/"))
     archive = scratch / "root.tar"
     run(["tar", "-C", root, *(f"--exclude=./{path}/*" for path in LEFT_OUT), "-cf", archive, "."], timeout=300)
     run(["docker", "import", archive, image], timeout=300)
@@ -247,8 +255,7 @@ def _copy_interpreter(python_version: str, target: Path) -> None:
     library = f"lib/python{python_version}"
     run(["mkdir", "-p", target / "bin", target / library], timeout=10)
     shutil.copy2(prefix / f"bin/python{python_version}", target / f"bin/python{python_version}")
-    left_out = shutil.ignore_patterns("test", "tests", "idlelib", "turtledemo", "site-packages", "config-*")
-    shutil.copytree(prefix / library, target / library, ignore=left_out, dirs_exist_ok=True)
+    shutil.copytree(prefix / library, target / library, ignore=shutil.ignore_patterns(*NOT_COPIED), dirs_exist_ok=True)
     shutil.copytree(prefix / "include", target / "include")
     for shared in prefix.glob("lib/libpython3*.so*"):
         shutil.copy2(shared, target / "lib", follow_symlinks=False)

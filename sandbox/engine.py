@@ -170,6 +170,8 @@ def _start_daemon(state: Path) -> None:
         if reason:
             if process.poll() is None:
                 process.terminate()
+                process.wait(timeout=30)
+            (state / "dockerd.pid").unlink()
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise NoEngine(f"The container engine {reason}; the last lines of its log {log}:\n{tail}")
     note(f"The container engine was not running, so `dockerd` was started (log: {log}); `kill {process.pid}` stops it.")
