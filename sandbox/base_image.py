@@ -225,13 +225,13 @@ def _scratch() -> Iterator[Path]:
 
 
 def _import_tree(tree: Tree, python_version: str, scratch: Path, image: str) -> None:
-    if shutil.which("debootstrap", path="/usr/sbin:/sbin") is None or not KEYRING.exists():
-        apt_install("debootstrap", "debian-archive-keyring")
     if os.geteuid() != 0:
         raise StageFailed(
             f"Building the stand-in for {image_name(python_version)} needs root (debootstrap): run this as root once, "
             f"or `docker pull {image_name(python_version)}` on a machine that reaches the registry."
         )
+    if shutil.which("debootstrap", path="/usr/sbin:/sbin") is None or not KEYRING.exists():
+        apt_install("debootstrap", "debian-archive-keyring")
     root = scratch / "root"
     run(
         [

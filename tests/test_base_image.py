@@ -187,6 +187,20 @@ def test_a_python_version_without_a_base_image_is_refused_naming_those_with_one(
         ensure_base_image("2.7")
 
 
+def test_building_a_stand_in_without_root_says_that_root_or_a_pull_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(base_image, "STATE", tmp_path)
+    monkeypatch.setattr(base_image, "ensure_buildx", lambda: None)
+    monkeypatch.setattr(base_image, "_labels", lambda image: None)
+    with pytest.raises(
+        StageFailed, match=r"needs root \(debootstrap\).*docker pull public\.ecr\.aws/lambda/python:3\.13"
+    ):
+        base_image._build_stand_in("3.13")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def fake_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def write(script: str) -> None:
