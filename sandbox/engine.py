@@ -99,9 +99,8 @@ def exclusive(path: Path) -> Iterator[None]:
 def apt_install(*packages: str) -> None:
     """Install Debian `packages` without a question. Raises StageFailed with apt's last lines, NoEngine if not root."""
     if not (_is_debian() and _is_root()):
-        raise NoEngine(
-            f"{' and '.join(packages)} must be installed: `sudo apt-get install {' '.join(packages)}` on Debian or Ubuntu."
-        )
+        command = f"sudo apt-get install {' '.join(packages)}"
+        raise NoEngine(f"{' and '.join(packages)} must be installed: `{command}` on Debian or Ubuntu.")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-q"], timeout=300, env=environment)
     run(["apt-get", "install", "-q", "-y", *packages], timeout=900, env=environment)

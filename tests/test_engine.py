@@ -184,7 +184,7 @@ from pathlib import Path
 
 from sandbox import engine
 
-engine.STATE = Path("/root/state")
+engine.STATE = Path("/var/tmp/state")
 assert engine.engine_missing() is None
 engine.ensure_engine(engine.STATE)
 engine.ensure_buildx()
