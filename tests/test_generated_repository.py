@@ -39,10 +39,15 @@ from tests.conftest import (
 
 FILES = [
     ".dockerignore",
+    ".github/dependabot.yml",
     ".github/workflows/ci_cd.yml",
     ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Dockerfile",
     "Makefile",
+    "README.md",
     "events/api_health.json",
     "events/api_openapi.json",
     "events/api_predict.json",
