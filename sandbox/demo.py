@@ -13,7 +13,7 @@ import requests
 
 from sandbox import aws, github, progress
 from sandbox.aws import Aws
-from sandbox.base_image import ensure_base_image
+from sandbox.base_image import ensure_base_image, image_name
 from sandbox.engine import ensure_buildx, ensure_engine
 from sandbox.interpreters import ensure_python, user_environment
 from sandbox.progress import StageFailed, console, note, stage
@@ -37,10 +37,12 @@ def demo(state: Path) -> None:
     """
     ensure_engine()
     ensure_buildx()
-    ensure_base_image(PYTHON)
+    stand_in = ensure_base_image(PYTHON)
     ensure_python(PYTHON)
     account = aws.start(state, auth=True)
     note(f"AWS is a stand-in, an emulator at {account.endpoint_url}; GitHub is one too: act runs the workflow here.")
+    if stand_in:
+        note(f"{image_name(PYTHON)} is a stand-in too: the image from AWS can't be pulled here.")
 
     repository = state / "demo" / MODEL
     with stage(f"Generate {MODEL} with the default answers and commit it"):

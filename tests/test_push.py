@@ -168,9 +168,7 @@ def test_a_broken_image_never_takes_traffic(world: World) -> None:
 
 
 def test_a_change_of_code_alone_pushes_less_than_a_megabyte(world: World) -> None:
-    changed = world.changed(
-        "serving/problem.py", lambda text: text + "# A comment changes the code and nothing else.\n"
-    )
+    changed = world.changed("serving/problem.py", lambda text: text.replace("A refused request", "One refused request"))
     run = world.run(github.push(), changed)
     assert run.ok, run.failure()
     ecr = world.account.client("ecr")

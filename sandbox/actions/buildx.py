@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from sandbox.actions.commands import ActionFailed, Inputs, say, set_output
+from sandbox.base_image import pip_build_arguments
 
 
 def set_up_buildx() -> None:
@@ -53,7 +54,7 @@ def build_and_push() -> None:
     for tag in tags:
         command += ["--tag", tag]
     _refuse_attestations(inputs, push)
-    command += ["--provenance", "false", "--sbom", "false"]
+    command += ["--provenance", "false", "--sbom", "false", *pip_build_arguments()]
     # The engine's builder keeps what it pushes; GitHub's, without `push` and `load`, keeps nothing.
     command += ["--push"] if push else ["--load"] if load else ["--output", "type=cacheonly"]
     command.append(_context(inputs))
