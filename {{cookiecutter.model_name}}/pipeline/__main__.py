@@ -2,7 +2,7 @@
 
 import typer
 
-from pipeline import bootstrap, infra, release, smoke
+from pipeline import bootstrap, doctor, infra, release, smoke
 
 app = typer.Typer(
     help="Set up the AWS account, deploy the infrastructure, release an image, check an endpoint.",
@@ -11,6 +11,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("bootstrap")(bootstrap.command)
+app.command("doctor")(doctor.command)
 app.command("infra")(infra.command)
 app.command("release")(release.command)
 app.command("smoke")(smoke.command)

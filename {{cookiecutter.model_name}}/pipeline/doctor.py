@@ -1,0 +1,779 @@
+"""`doctor`: check every link between a push and an answer, and say how each broken one is mended."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, NamedTuple
+
+import boto3
+import typer
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from rich.markup import escape
+
+from pipeline.aws import Aws
+from pipeline.bootstrap import GITHUB_AUDIENCE, GITHUB_ISSUER, GitHubRepository, find_repository, provider_exists
+from pipeline.changeset import READY, WAYS_OUT
+from pipeline.endpoint import Endpoint
+from pipeline.errors import EXPECTED, EXPIRED, PipelineError, code_of, explain
+from pipeline.image import parse_image
+from pipeline.live import NOT_FOUND
+from pipeline.report import Report, console
+from pipeline.settings import Environment, Settings, load_settings
+from pipeline.stack import Service, find_stack, outputs_of, service_of
+
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+UNREACHABLE = (ConnectionError, HTTPClientError)
+# The description of the deployment that infra/service.yaml makes before there is anything to deploy.
+NOTHING_RELEASED = "nothing released yet"
+# Seconds.
+GH_TIMEOUT = 30
+
+
+class Outcome(StrEnum):
+    """How a check ended; the value is the mark before its line."""
+
+    passed = "[green]✓[/green]"
+    told = "[blue]i[/blue]"
+    unsure = "[yellow]![/yellow]"
+    failed = "[red]✗[/red]"
+    waits = "[dim]…[/dim]"
+
+
+class Finding(NamedTuple):
+    """What a check found, and what mends it."""
+
+    outcome: Outcome
+    detail: str
+    fix: str = ""
+
+
+def passed(detail: str) -> Finding:
+    """Return that all is well."""
+    return Finding(Outcome.passed, detail)
+
+
+def unsure(detail: str, fix: str = "") -> Finding:
+    """Return that it may be well: something could not be checked, or is under way."""
+    return Finding(Outcome.unsure, detail, fix)
+
+
+def failed(detail: str, fix: str) -> Finding:
+    """Return that the link is broken, and what mends it."""
+    return Finding(Outcome.failed, detail, fix)
+
+
+class WaitsFor(Exception):
+    """A check needs what an earlier one, named here, did not find."""
+
+
+class Link(NamedTuple):
+    """One link of the chain."""
+
+    name: str
+    check: Callable[[], Finding]
+
+
+class AuditedAws(Aws):
+    """With the services that only the doctor asks."""
+
+    @cached_property
+    def tokens(self) -> Any:
+        """AWS STS."""
+        return self._client("sts")
+
+    @cached_property
+    def metrics(self) -> Any:
+        """Amazon CloudWatch."""
+        return self._client("cloudwatch")
+
+
+def command(
+    env: Annotated[Environment, typer.Option(help="The environment to check.")] = Environment.staging,
+) -> None:
+    """Check every link from GitHub to the endpoint and say how each broken one is mended. Changes nothing."""
+    settings = load_settings()
+    with Report(f"Doctor for {settings.name} in {env}") as report:
+        doctor = Doctor(AuditedAws(settings.region), settings, find_repository(settings, None, None, None), env)
+        examine(doctor.links(), report)
+
+
+def examine(links: list[Link], report: Report) -> None:
+    """Check each link and show a line for it, and below it the way out.
+
+    Raises PipelineError when a link is broken.
+    """
+    broken = []
+    for link in links:
+        started = time.monotonic()
+        finding = find(link)
+        line = f"{link.name}: {finding.detail}"
+        console.print(f"{finding.outcome} {escape(line)}")
+        if finding.fix:
+            console.print(f"  [bold]Fix:[/bold] {escape(finding.fix)}")
+        ways = f" Fix: {finding.fix}" if finding.fix else ""
+        report.row(link.name, finding.outcome != Outcome.failed, finding.detail + ways, time.monotonic() - started)
+        if finding.outcome == Outcome.failed:
+            broken.append(link.name)
+    if broken:
+        raise PipelineError(f"Broken: {', '.join(broken)}. Mend the first one first; later ones may follow from it.")
+
+
+def find(link: Link) -> Finding:
+    """Check one link; whatever AWS says to it becomes a finding."""
+    try:
+        return link.check()
+    except WaitsFor as missing:
+        return Finding(Outcome.waits, f"can't be checked, waits for “{missing}”")
+    except ClientError as error:
+        if code_of(error) not in DENIED:
+            return failed(explain(error), "sign in again" if code_of(error) in EXPIRED else "run this again")
+        permission = denied_permission(error)
+        return failed(
+            f"not checked, these credentials lack {permission}",
+            f"run this as an administrator, or allow {permission} to whoever runs it",
+        )
+    except UNREACHABLE as error:
+        return failed(explain(error), "check the network, the region and AWS_ENDPOINT_URL")
+    except EXPECTED as error:
+        return failed(explain(error), "mend what this names, then run this again")
+
+
+def denied_permission(error: ClientError) -> str:
+    """Return the permission that AWS missed, such as `iam:GetRole`; the name of the call where AWS doesn't tell."""
+    match = re.search(r"perform: ([\w-]+:\w+)", str(error))
+    return match[1] if match else f"the permission to call {error.operation_name}"
+
+
+class Doctor:
+    """The links of the chain in their order, each with the check of it, and what the earlier checks found."""
+
+    def __init__(self, aws: AuditedAws, settings: Settings, github: GitHubRepository, environment: str) -> None:
+        self.aws = aws
+        self.settings = settings
+        self.github = github
+        self.environment = environment
+        self.role_name = f"{settings.name}-deploy-{environment}"
+        self._account: str | None = None
+        self._role: dict[str, Any] | None = None
+        self._service: Service | None = None
+        self._alias: dict[str, Any] | None = None
+        self._released = False
+
+    def links(self) -> list[Link]:
+        """Return every link, those first on which others depend."""
+        return [
+            Link("Region", self.check_region),
+            Link("Identity", self.check_identity),
+            Link("GitHub as identity provider", self.check_provider),
+            Link("Bootstrap stack", self.check_bootstrap_stack),
+            Link("Deploy role", self.check_role),
+            Link("Trust of the deploy role", self.check_trust),
+            Link("Permissions of the deploy role", self.check_permissions),
+            Link("ECR repository", self.check_repository),
+            Link("Service stack", self.check_service_stack),
+            Link("Function", self.check_function),
+            Link("Alias", self.check_alias),
+            Link("Image of the live version", self.check_live_image),
+            Link("API's permission to invoke", self.check_invoke_permission),
+            Link("Stage", self.check_stage),
+            Link("Endpoint", self.check_endpoint),
+            Link("Alarms", self.check_alarms),
+            Link("GitHub variables", self.check_github_variables),
+        ]
+
+    # What a check needs from the earlier ones
+
+    @property
+    def account(self) -> str:
+        """The account's id. Raises WaitsFor when the credentials don't tell it."""
+        return self._found("Identity", self._account)
+
+    @property
+    def role(self) -> dict[str, Any]:
+        """The deploy role as IAM describes it. Raises WaitsFor when it wasn't found."""
+        return self._found("Deploy role", self._role)
+
+    @property
+    def service(self) -> Service:
+        """What the service stack made. Raises WaitsFor when it has made nothing."""
+        return self._found("Service stack", self._service)
+
+    @property
+    def alias(self) -> dict[str, Any]:
+        """The alias as Lambda describes it. Raises WaitsFor when it wasn't found."""
+        return self._found("Alias", self._alias)
+
+    def _found[T](self, link: str, value: T | None) -> T:
+        if value is None:
+            raise WaitsFor(link if self._account else "Identity")
+        return value
+
+    # The account
+
+    def check_region(self) -> Finding:
+        """The region of pyproject.toml exists; the one of the shell is not what the pipeline uses."""
+        region = self.settings.region
+        session = boto3.Session()
+        if region not in session.get_available_regions("lambda"):
+            return failed(
+                f"boto3 knows no region `{region}` that has Lambda",
+                "correct it in pyproject.toml and .github/workflows/, or update boto3 (`make lock`)",
+            )
+        if session.region_name not in (None, region):
+            return unsure(
+                f"{region}, from pyproject.toml; your shell's is {session.region_name}",
+                f"give `--region {region}` to `aws` when you look at what the pipeline made",
+            )
+        return passed(f"{region}, from pyproject.toml")
+
+    def check_identity(self) -> Finding:
+        """There are credentials and AWS accepts them."""
+        sign_in = "sign in (`aws sso login`), or set AWS_PROFILE to a profile that works"
+        try:
+            caller = self.aws.tokens.get_caller_identity()
+        except (NoCredentialsError, PartialCredentialsError):
+            return failed("there are no AWS credentials", sign_in)
+        except UNREACHABLE:
+            raise
+        except BotoCoreError as error:
+            return failed(f"the credentials can't be used: {error}", sign_in)
+        except ClientError as error:
+            if code_of(error) in EXPIRED:
+                return failed("the AWS credentials have expired", sign_in)
+            reason = f"AWS doesn't accept the credentials ({code_of(error)})"
+            return failed(reason, f"{sign_in}; {self.settings.region} must be switched on in that account")
+        self._account = str(caller["Account"])
+        return passed(f"{caller['Arn']} in account {self._account}")
+
+    def check_provider(self) -> Finding:
+        """AWS believes GitHub's tokens, those that are meant for AWS."""
+        if not provider_exists(self.aws, self.provider):
+            return failed(f"the account doesn't know {GITHUB_ISSUER}", "`make bootstrap`")
+        return passed(f"{GITHUB_ISSUER} for {GITHUB_AUDIENCE}")
+
+    @property
+    def provider(self) -> str:
+        """The ARN of GitHub as identity provider, of which an account has one."""
+        return f"arn:aws:iam::{self.account}:oidc-provider/{GITHUB_ISSUER}"
+
+    def check_bootstrap_stack(self) -> Finding:
+        """What the account has once is made."""
+        _, finding = self._check_stack(self.settings.bootstrap_stack, "`make bootstrap`")
+        return finding
+
+    def check_role(self) -> Finding:
+        """The role that the workflow assumes exists."""
+        account = self.account
+        try:
+            self._role = self.aws.iam.get_role(RoleName=self.role_name)["Role"]
+        except ClientError as error:
+            if code_of(error) != "NoSuchEntity":
+                raise
+            reason = f"the role {self.role_name} doesn't exist in account {account}"
+            return failed(reason, self._bootstrap_again())
+        return passed(str(self._role["Arn"]))
+
+    def check_trust(self) -> Finding:
+        """Only this repository's workflow in this environment can assume the role."""
+        wrong = what_is_wrong_with_trust(
+            self.role["AssumeRolePolicyDocument"], self.provider, self.github, self.environment
+        )
+        if wrong:
+            policy = json.dumps(self._right_trust())
+            return failed(
+                wrong,
+                "`make bootstrap`; where that finds nothing to change, the role was changed by hand: `aws iam "
+                f"update-assume-role-policy --role-name {self.role_name} --policy-document '{policy}'`",
+            )
+        subjects = subjects_of(self.role["AssumeRolePolicyDocument"])
+        if not any("@" in subject for subject in subjects):
+            return unsure(
+                f"{', '.join(subjects)}; repositories created since 2026-07-15 also need the form with numbers",
+                "where yours is newer: `make bootstrap` with `gh` installed, or with --owner-id and --repository-id",
+            )
+        return passed(" and ".join(subjects))
+
+    def _right_trust(self) -> dict[str, Any]:
+        subjects = expected_subjects(self.github, self.environment)
+        # Numbers that aren't known here but stand in the trust already: they are right where the names are.
+        found = subjects_of(self.role["AssumeRolePolicyDocument"])
+        kept = [s for s in found if s not in subjects and names_of(s) == subjects[0]] if len(subjects) == 1 else []
+        conditions = {
+            f"{GITHUB_ISSUER}:aud": GITHUB_AUDIENCE,
+            f"{GITHUB_ISSUER}:sub": subjects + kept,
+        }
+        statement = {
+            "Sid": "ThisRepositoryAndEnvironment",
+            "Effect": "Allow",
+            "Principal": {"Federated": self.provider},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": {"StringEquals": conditions},
+        }
+        return {"Version": "2012-10-17", "Statement": [statement]}
+
+    def check_permissions(self) -> Finding:
+        """IAM, asked for each call of the pipeline, says that the role may make it."""
+        arn = self.role["Arn"]
+        refused: list[str] = []
+        unknown: list[str] = []
+        allowed = 0
+        by_organization = False
+        for need in needed_permissions(self.settings, self.account, self.environment):
+            # Emulators ignore what a simulated call is about, so what AWS allows under a condition they refuse.
+            if need.context and "AWS_ENDPOINT_URL" in os.environ:
+                unknown += need.actions
+                continue
+            try:
+                answers = self._simulate(arn, need)
+            except ClientError as error:
+                permission = "iam:SimulatePrincipalPolicy"
+                if code_of(error) in DENIED:
+                    return unsure(
+                        f"not checked, these credentials lack {permission}",
+                        f"run this as somebody who has {permission}",
+                    )
+                return unsure(f"not checked, policies can't be simulated here: {explain(error)}")
+            denials = [answer for answer in answers if answer["EvalDecision"] != "allowed"]
+            allowed += len(answers) - len(denials)
+            if denials:
+                refused.append(f"{', '.join(answer['EvalActionName'] for answer in denials)} on {need.resource}")
+            by_organization |= any(
+                not answer.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
+                for answer in denials
+            )
+        if refused:
+            return failed(
+                f"{self.role_name} lacks {'; '.join(refused)}",
+                "a policy of the AWS organization forbids it: ask who administers that"
+                if by_organization
+                else self._bootstrap_again(),
+            )
+        if unknown:
+            return unsure(
+                f"{allowed} actions are allowed, by simulation; not checked in an emulator: {', '.join(unknown)}"
+            )
+        return passed(f"all {allowed} actions that the pipeline needs are allowed, by simulation")
+
+    def _simulate(self, role: str, need: "Need") -> list[dict[str, Any]]:
+        context = [
+            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for key, value in need.context.items()
+        ]
+        pages = self.aws.iam.get_paginator("simulate_principal_policy").paginate(
+            PolicySourceArn=role, ActionNames=need.actions, ResourceArns=[need.resource], ContextEntries=context
+        )
+        return [answer for page in pages for answer in page["EvaluationResults"]]
+
+    def _bootstrap_again(self) -> str:
+        """Return how the bootstrap stack's resources are made what its template says, whoever changed them."""
+        name = self.settings.bootstrap_stack
+        stack = find_stack(self.aws, name)
+        if stack is None:
+            return "`make bootstrap`"
+        parameters = " ".join(
+            f"ParameterKey={parameter['ParameterKey']},UsePreviousValue=true"
+            for parameter in stack.get("Parameters", [])
+        )
+        change = f"--stack-name {name} --change-set-name revert-drift"
+        return (
+            "`make bootstrap`; where that finds nothing to change, somebody changed by hand what it had made: "
+            f"`aws cloudformation create-change-set {change} --deployment-mode REVERT_DRIFT --use-previous-template "
+            f"--capabilities CAPABILITY_NAMED_IAM CAPABILITY_AUTO_EXPAND --parameters {parameters}`, then "
+            f"`aws cloudformation execute-change-set {change}`"
+        )
+
+    def check_repository(self) -> Finding:
+        """Images have a home in which no tag can be moved and every image is scanned."""
+        name, region = self.settings.name, self.settings.region
+        account = self.account
+        try:
+            found = self.aws.images.describe_repositories(repositoryNames=[name])["repositories"][0]
+        except ClientError as error:
+            if code_of(error) != "RepositoryNotFoundException":
+                raise
+            return failed(f"`{name}` doesn't exist in {region} of account {account}", "`make bootstrap`")
+        if found["imageTagMutability"] != "IMMUTABLE":
+            return failed(
+                f"tags of `{name}` are {found['imageTagMutability']}: a tag could move between test and release",
+                f"`aws ecr put-image-tag-mutability --repository-name {name} --image-tag-mutability IMMUTABLE`",
+            )
+        if not found.get("imageScanningConfiguration", {}).get("scanOnPush"):
+            return failed(
+                f"images pushed to `{name}` aren't scanned",
+                f"`aws ecr put-image-scanning-configuration --repository-name {name} "
+                "--image-scanning-configuration scanOnPush=true`",
+            )
+        return passed(f"{found['repositoryUri']}, immutable tags, scan on push")
+
+    # The environment
+
+    def check_service_stack(self) -> Finding:
+        """The environment's function and API are made."""
+        make = f"push to main, or `make infra ENV={self.environment} IMAGE=<repository>@sha256:…`"
+        stack, finding = self._check_stack(self.settings.service_stack(self.environment), make)
+        if stack and (outputs := outputs_of(stack)):
+            self._service = service_of(self.environment, outputs)
+        return finding
+
+    def _check_stack(self, name: str, make: str) -> tuple[dict[str, Any] | None, Finding]:
+        account = self.account
+        stack = find_stack(self.aws, name)
+        if stack is None:
+            return None, failed(f"`{name}` doesn't exist in {self.settings.region} of account {account}", make)
+        status = stack["StackStatus"]
+        if status in READY:
+            return stack, passed(f"`{name}` is {status}")
+        if status == "REVIEW_IN_PROGRESS":
+            return None, failed(f"`{name}` was never made, only planned", make)
+        if status.endswith("_IN_PROGRESS"):
+            return stack, unsure(f"`{name}` is {status}", "wait for the end of that, then run this again")
+        if status == "ROLLBACK_COMPLETE":
+            return stack, failed(f"`{name}` is {status}: making it failed", f"look at its events, then {make}")
+        way_out = WAYS_OUT.get(status, "look at its events")
+        return stack, failed(f"`{name}` is {status} and takes no change", f"{way_out} (--stack-name {name})")
+
+    def check_function(self) -> Finding:
+        """The function took the image that it was given last."""
+        name = self.service.function
+        try:
+            function = self.aws.functions.get_function_configuration(FunctionName=name)
+        except ClientError as error:
+            if code_of(error) not in NOT_FOUND:
+                raise
+            stack = self.settings.service_stack(self.environment)
+            return failed(
+                f"`{name}` doesn't exist: somebody deleted it by hand",
+                f"`aws cloudformation delete-stack --stack-name {stack}`, then push to main: its endpoint's address "
+                "will be a new one",
+            )
+        release = f"`make release ENV={self.environment} IMAGE=<repository>@sha256:…` with an image that works"
+        if function["State"] == "Failed":
+            return failed(f"`{name}` is Failed: {function.get('StateReason')}", release)
+        update = function["LastUpdateStatus"]
+        if update == "Failed":
+            reason = function.get("LastUpdateStatusReason")
+            return failed(f"`{name}` did not take its last image: {reason}. What is live is untouched", release)
+        if update == "InProgress" or function["State"] == "Pending":
+            return unsure(f"`{name}` is being updated", "wait for the end of that, then run this again")
+        return passed(f"`{name}` is {function['State']}, sha256:{function['CodeSha256'][:12]}…")
+
+    def check_alias(self) -> Finding:
+        """The alias points to one version, and to no other beside it."""
+        service = self.service
+        try:
+            self._alias = self.aws.functions.get_alias(FunctionName=service.function, Name=service.alias)
+        except ClientError as error:
+            if code_of(error) not in NOT_FOUND:
+                raise
+            return failed(
+                f"`{service.alias}` of `{service.function}` doesn't exist: every request fails",
+                f"`aws lambda create-alias --function-name {service.function} --name {service.alias} "
+                f"--function-version {self._version_that_was_live()}`",
+            )
+        version = self._alias["FunctionVersion"]
+        if weights := weights_of(self._alias):
+            shares = ", ".join(f"version {other} with {share:.0%} of the calls" for other, share in weights.items())
+            return failed(
+                f"`{service.alias}` is version {version} and {shares}: a canary is under way, or was cut off",
+                "wait where a release is under way; else `aws lambda update-alias --function-name "
+                f"{service.function} --name {service.alias} --function-version {version} "
+                "--routing-config AdditionalVersionWeights={}`",
+            )
+        return passed(f"`{service.alias}` of `{service.function}` is version {version}")
+
+    def _version_that_was_live(self) -> str:
+        """Return the version with the image that the deployment of the stage names, and was made for."""
+        service = self.service
+        unknown = f"<one of `aws lambda list-versions-by-function --function-name {service.function}`>"
+        try:
+            stage = self.aws.apis.get_stage(restApiId=service.api, stageName=service.stage)
+            deployment = self.aws.apis.get_deployment(restApiId=service.api, deploymentId=stage["deploymentId"])
+            pages = self.aws.functions.get_paginator("list_versions_by_function").paginate(
+                FunctionName=service.function
+            )
+            versions = [version for page in pages for version in page["Versions"]]
+        except ClientError:
+            return unknown
+        released = [
+            str(version["Version"])
+            for version in versions
+            if version["Version"] != "$LATEST" and version["CodeSha256"] in deployment.get("description", "")
+        ]
+        return released[-1] if released else unknown
+
+    def check_live_image(self) -> Finding:
+        """The image of the live version is still in ECR, or Lambda could not start it again."""
+        version = self.alias["FunctionVersion"]
+        function = self.aws.functions.get_function(FunctionName=self.service.function, Qualifier=version)
+        image = parse_image(function["Code"]["ResolvedImageUri"])
+        try:
+            self.aws.images.describe_images(
+                repositoryName=image.repository.partition("/")[2], imageIds=[{"imageDigest": image.digest}]
+            )
+        except ClientError as error:
+            if code_of(error) not in ("ImageNotFoundException", "RepositoryNotFoundException"):
+                raise
+            described = function["Configuration"].get("Description") or "no description"
+            return failed(
+                f"{image.uri} of version {version} ({described}) isn't in ECR any more: Lambda will fail to start it",
+                "push that commit again, or `make release` an image that ECR has",
+            )
+        return passed(f"version {version} runs {image.digest[:19]}…, which ECR has")
+
+    def check_invoke_permission(self) -> Finding:
+        """Lambda lets API Gateway invoke the alias for this API."""
+        service = self.service
+        alias = self.alias["AliasArn"]
+        source = f"arn:aws:execute-api:{self.settings.region}:{self.account}:{service.api}/*"
+        try:
+            policy = self.aws.functions.get_policy(FunctionName=service.function, Qualifier=service.alias)["Policy"]
+        except ClientError as error:
+            if code_of(error) not in NOT_FOUND:
+                raise
+            policy = "{}"
+        # Compared as text: what of it is a list and what a string is AWS's choice.
+        statements = [json.dumps(statement) for statement in json.loads(policy).get("Statement", [])]
+        if any("apigateway.amazonaws.com" in text and service.api in text for text in statements):
+            return passed(f"API {service.api} may invoke `{service.alias}`")
+        return failed(
+            f"API {service.api} may not invoke {alias}: every request fails",
+            f"`aws lambda add-permission --function-name {service.function} --qualifier {service.alias} --statement-id "
+            f"api --action lambda:InvokeFunction --principal apigateway.amazonaws.com --source-arn '{source}'`",
+        )
+
+    def check_stage(self) -> Finding:
+        """The stage serves a deployment that a release made."""
+        service = self.service
+        try:
+            stage = self.aws.apis.get_stage(restApiId=service.api, stageName=service.stage)
+        except ClientError as error:
+            if code_of(error) not in NOT_FOUND:
+                raise
+            return failed(
+                f"`{service.stage}` of the API {service.api} doesn't exist",
+                f"`aws apigateway create-stage --rest-api-id {service.api} --stage-name {service.stage} "
+                f"--deployment-id <newest of `aws apigateway get-deployments --rest-api-id {service.api}`>`",
+            )
+        deployment = self.aws.apis.get_deployment(restApiId=service.api, deploymentId=stage["deploymentId"])
+        description = deployment.get("description") or "without description"
+        if description == NOTHING_RELEASED:
+            return failed(
+                f"`{service.stage}` serves no model: {description}",
+                f"push to main, or `make release ENV={self.environment} IMAGE=<repository>@sha256:…`",
+            )
+        self._released = True
+        return passed(f"`{service.stage}` serves deployment {stage['deploymentId']} ({description})")
+
+    def check_endpoint(self) -> Finding:
+        """The endpoint says that it is ready."""
+        service, alias = self.service, self.alias
+        if not self._released:
+            raise WaitsFor("Stage")
+        logs = f"`aws logs tail /aws/lambda/{service.function} --since 1h` tells why"
+        try:
+            health = Endpoint(service.url).health()
+        except PipelineError as error:
+            return failed(str(error), f"mend what is broken above, if anything; {logs}")
+        answering = f"{service.url} is ready, version {health.get('function_version')} answers"
+        if health.get("function_version") not in {alias["FunctionVersion"], *weights_of(alias)}:
+            return failed(
+                f"{answering}, but `{service.alias}` is version {alias['FunctionVersion']}",
+                "run this again in a minute: API Gateway and Lambda take some seconds to spread a release",
+            )
+        return passed(answering)
+
+    def check_alarms(self) -> Finding:
+        """No alarm of this service is firing."""
+        prefix = self.settings.service_stack(self.environment)
+        account = self.account
+        pages = self.aws.metrics.get_paginator("describe_alarms").paginate(
+            AlarmNamePrefix=prefix, AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+        )
+        alarms = [
+            alarm for page in pages for kind in ("MetricAlarms", "CompositeAlarms") for alarm in page.get(kind, [])
+        ]
+        if not alarms:
+            return Finding(Outcome.told, f"no alarms of `{prefix}` in account {account}")
+        states = ", ".join(f"{alarm['AlarmName']} {alarm['StateValue']}" for alarm in alarms)
+        if firing := [alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM"]:
+            history = f"`aws cloudwatch describe-alarm-history --alarm-name {firing[0]}` tells since when and why"
+            return unsure(states, history)
+        return passed(states)
+
+    def check_github_variables(self) -> Finding:
+        """The variable that switches deployment on names this account."""
+        account = self.account
+        setting = f"gh variable set AWS_ACCOUNT_ID --repo {self.github} --body {account}"
+        if not shutil.which("gh"):
+            return unsure(
+                f"not checked, `gh` isn't installed; the variable AWS_ACCOUNT_ID of {self.github} has to be {account}",
+                f"install it (https://cli.github.com), or look under Settings → Variables; `{setting}` sets it",
+            )
+        question = ["gh", "variable", "list", "--repo", str(self.github), "--json", "name,value"]
+        try:
+            answer = subprocess.run(question, capture_output=True, text=True, check=False, timeout=GH_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return unsure(f"not checked, `gh` did not answer within {GH_TIMEOUT} s", f"`{' '.join(question)}` tells")
+        if answer.returncode != 0:
+            reason = answer.stderr.strip().splitlines()[:1] or ["it gives no reason"]
+            return unsure(f"not checked, `gh` can't list those of {self.github}: {reason[0]}", "`gh auth login`")
+        variables = {variable["name"]: variable["value"] for variable in json.loads(answer.stdout)}
+        found = variables.get("AWS_ACCOUNT_ID")
+        if found is None:
+            return failed(f"{self.github} has no variable AWS_ACCOUNT_ID, so deployment is off", f"`{setting}`")
+        if found != account:
+            return failed(f"AWS_ACCOUNT_ID of {self.github} is {found}, this account is {account}", f"`{setting}`")
+        return passed(f"AWS_ACCOUNT_ID of {self.github} is {account}")
+
+
+# What the trust of a deploy role has to be (infra/bootstrap.yaml; "OpenID Connect reference", GitHub documentation)
+
+
+def expected_subjects(github: GitHubRepository, environment: str) -> list[str]:
+    """Return the subjects of this repository's tokens: without numbers and, where those are known, with them."""
+    subjects = [f"repo:{github.owner}/{github.name}:environment:{environment}"]
+    if github.owner_id and github.repository_id:
+        repository = f"{github.owner}@{github.owner_id}/{github.name}@{github.repository_id}"
+        subjects.append(f"repo:{repository}:environment:{environment}")
+    return subjects
+
+
+def names_of(subject: str) -> str:
+    """Return the subject without the numbers that newer repositories have in theirs."""
+    return re.sub(r"@\d+(?=[/:])", "", subject)
+
+
+def subjects_of(trust: dict[str, Any]) -> list[str]:
+    """Return the subjects that the trust policy names, by whichever operator."""
+    return [
+        subject
+        for statement in as_list(trust.get("Statement"))
+        for condition in statement.get("Condition", {}).values()
+        for key, values in condition.items()
+        if key.lower() == f"{GITHUB_ISSUER}:sub"
+        for subject in as_list(values)
+    ]
+
+
+def what_is_wrong_with_trust(
+    trust: dict[str, Any], provider: str, github: GitHubRepository, environment: str
+) -> str | None:
+    """Return how the trust policy differs from the one that lets in this repository and environment alone."""
+    expected = expected_subjects(github, environment)
+    allowing = [statement for statement in as_list(trust.get("Statement")) if statement.get("Effect") == "Allow"]
+    strangers = [s for s in allowing if as_list((s.get("Principal") or {}).get("Federated")) != [provider]]
+    if strangers or not allowing:
+        principals = json.dumps([statement.get("Principal") for statement in strangers])
+        return f"expected {provider} alone to be trusted, found {principals}"
+    for statement in allowing:
+        condition = statement.get("Condition", {})
+        equals = {key.lower(): as_list(values) for key, values in condition.get("StringEquals", {}).items()}
+        audience = equals.get(f"{GITHUB_ISSUER}:aud", [])
+        if audience != [GITHUB_AUDIENCE]:
+            return f"expected the audience {GITHUB_AUDIENCE}, found {', '.join(audience) or 'none'}"
+        found = equals.get(f"{GITHUB_ISSUER}:sub", [])
+        if not found:
+            others = ", ".join(f"{subject}" for subject in subjects_of({"Statement": [statement]}))
+            return f"expected exactly the subject {' and '.join(expected)}, found {others or 'none: anybody on GitHub'}"
+        known = len(expected) == 2
+        wrong = [s for s in found if s not in expected and (known or names_of(s) != expected[0])]
+        missing = [s for s in expected if s not in found]
+        if wrong or missing:
+            return f"expected the subject {' and '.join(expected)}, found {' and '.join(found)}"
+    return None
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return what a policy document says as a list: it may leave out the brackets around one value."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def weights_of(alias: dict[str, Any]) -> dict[str, float]:
+    """Return the shares that the alias gives to other versions than its own."""
+    return (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
+
+
+# What the pipeline calls
+
+
+@dataclass(frozen=True)
+class Need:
+    """Actions that the deploy role must be allowed on one resource, called with this context."""
+
+    actions: list[str]
+    resource: str
+    context: dict[str, str]
+
+
+def needed_permissions(settings: Settings, account: str, environment: str) -> list[Need]:
+    """Return what the workflow does as the deploy role, CloudFormation in its name included (infra/bootstrap.yaml)."""
+    stack = settings.service_stack(environment)
+    place = f"{settings.region}:{account}"
+    function = f"arn:aws:lambda:{place}:function:{stack}"
+    role = f"arn:aws:iam::{account}:role/{stack}"
+    boundary = f"arn:aws:iam::{account}:policy/{settings.name}-boundary"
+    pushes = ["PutImage"]
+    if environment == Environment.staging:
+        pushes += ["InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload"]
+    pulls = "BatchCheckLayerAvailability BatchGetImage DescribeImages DescribeRepositories GetDownloadUrlForLayer"
+    logs = (
+        "CreateLogGroup DeleteLogGroup DeleteRetentionPolicy ListTagsForResource PutRetentionPolicy TagResource "
+        "UntagResource"
+    )
+
+    def need(service: str, actions: str, resource: str, **context: str) -> Need:
+        named = {f"{service}:{key}": value for key, value in context.items()}
+        return Need([f"{service}:{action}" for action in actions.split()], resource, named)
+
+    return [
+        need("ecr", "GetAuthorizationToken", "*"),
+        need("ecr", " ".join([pulls, *pushes]), f"arn:aws:ecr:{place}:repository/{settings.name}"),
+        need(
+            "cloudformation",
+            "CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet DescribeStackEvents DescribeStacks "
+            "ExecuteChangeSet",
+            f"arn:aws:cloudformation:{place}:stack/{stack}/*",
+        ),
+        need(
+            "lambda",
+            "AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction GetAlias GetFunction "
+            "GetFunctionCodeSigningConfig GetFunctionConfiguration GetFunctionRecursionConfig GetPolicy "
+            "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListTags ListVersionsByFunction PublishVersion "
+            "RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode UpdateFunctionConfiguration",
+            function,
+        ),
+        need("lambda", "InvokeFunction", f"{function}:1"),
+        need("apigateway", "DELETE GET PATCH POST PUT", f"arn:aws:apigateway:{settings.region}::/restapis/*"),
+        need(
+            "iam",
+            "DeleteRole GetRole GetRolePolicy ListAttachedRolePolicies ListRolePolicies TagRole UntagRole "
+            "UpdateAssumeRolePolicy UpdateRole",
+            role,
+        ),
+        need(
+            "iam",
+            "CreateRole DeleteRolePolicy PutRolePermissionsBoundary PutRolePolicy",
+            role,
+            PermissionsBoundary=boundary,
+        ),
+        need("iam", "PassRole", role, PassedToService="lambda.amazonaws.com"),
+        need("logs", logs, f"arn:aws:logs:{place}:log-group:/aws/lambda/{stack}"),
+        need("logs", logs, f"arn:aws:logs:{place}:log-group:/aws/apigateway/{stack}"),
+        need("logs", "DescribeLogGroups", "*"),
+    ]
