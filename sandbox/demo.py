@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -33,8 +34,19 @@ def demo(state: Path) -> None:
 
     `state` holds the generated repository, the logs and what the emulator needs.
 
-    Raises StageFailed, with the reason, when a part of it fails.
+    Raises StageFailed, with the reason, when a part of it fails or another demo is at work there.
     """
+    state.mkdir(exist_ok=True)
+    with (state / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageFailed("Another `make demo` is at work in this checkout: wait until it has ended.") from None
+        tell(state)
+
+
+def tell(state: Path) -> None:
+    """The demo itself, as a story."""
     ensure_engine()
     ensure_buildx()
     stand_in = ensure_base_image(PYTHON)
