@@ -22,6 +22,7 @@ from serving.problem import Problem
 # Loaded once, while Lambda starts the function and its processor is at full speed.
 MODEL = Model(Path(__file__).parents[1] / "artifacts")
 MODEL_ID = {"name": MODEL.passport["name"], "version": MODEL.passport["version"]}
+FUNCTION_VERSION = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "local")
 
 # 1,000 instances of some hundred features; Lambda itself takes 6 MB and would answer without a reason.
 MAX_BODY_BYTES = 1_000_000
@@ -46,7 +47,12 @@ class Answer(msgspec.Struct):
 def answer_http(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer a REST API, HTTP API or function URL event with the response that these services expect."""
     request = parse_request(event, context.aws_request_id)
-    headers = {"content-type": "application/json", "x-request-id": request.request_id}
+    headers = {
+        "content-type": "application/json",
+        "x-request-id": request.request_id,
+        # While two versions share the calls, this tells whose answer it is.
+        "x-function-version": FUNCTION_VERSION,
+    }
     try:
         status, body = HTTPStatus.OK, route(request)(request)
     except Problem as problem:
@@ -104,7 +110,7 @@ def get_health(_: Request) -> dict[str, Any]:
     return {
         "status": "ready",
         "model": MODEL_ID,
-        "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "local"),
+        "function_version": FUNCTION_VERSION,
     }
 
 

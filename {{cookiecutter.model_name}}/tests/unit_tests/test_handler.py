@@ -77,6 +77,13 @@ def test_a_refusal_is_one_json_line_with_its_reason(context, capsys):
     assert line["request_id"] == context.aws_request_id
 
 
+def test_every_answer_says_which_version_of_the_function_gave_it(context):
+    response, health = call(context, "GET", "/health")
+    refusal, _ = call(context, "GET", "/nowhere")
+    for answer in (response, refusal):
+        assert answer["headers"]["x-function-version"] == health["function_version"] == api.FUNCTION_VERSION
+
+
 def test_health_says_ready_and_which_model(context):
     _, health = call(context, "GET", "/health")
     assert health["status"] == "ready"
