@@ -2,10 +2,10 @@
 
 import typer
 
-from pipeline import bootstrap, doctor, infra, release, smoke
+from pipeline import bootstrap, doctor, history, infra, release, rollback, smoke
 
 app = typer.Typer(
-    help="Set up the AWS account, deploy the infrastructure, release an image, check an endpoint.",
+    help="Set up the AWS account, deploy the infrastructure, release an image or roll back, check an endpoint.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -14,6 +14,8 @@ app.command("bootstrap")(bootstrap.command)
 app.command("doctor")(doctor.command)
 app.command("infra")(infra.command)
 app.command("release")(release.command)
+app.command("rollback")(rollback.command)
+app.command("history")(history.command)
 app.command("smoke")(smoke.command)
 
 if __name__ == "__main__":

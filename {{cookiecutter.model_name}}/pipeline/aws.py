@@ -42,9 +42,19 @@ class Aws:
         return self._client("iam")
 
     @cached_property
+    def metrics(self) -> Any:
+        """Amazon CloudWatch."""
+        return self._client("cloudwatch")
+
+    @cached_property
     def account(self) -> str:
         """The id of the account that the credentials belong to."""
-        return str(self._client("sts").get_caller_identity()["Account"])
+        return self.identity.split(":")[4]
+
+    @cached_property
+    def identity(self) -> str:
+        """The ARN of the user or role that the credentials belong to."""
+        return str(self._client("sts").get_caller_identity()["Arn"])
 
     def _client(self, service: str) -> Any:
         return boto3.client(

@@ -1,5 +1,6 @@
 """A model's endpoint over HTTP: what `release` asks before it is content, and `smoke` of any endpoint."""
 
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -40,6 +41,15 @@ class Endpoint:
         """
         if wrong := what_is_wrong(self._json("POST", "/predict", request_of(examples)), examples):
             raise WrongAnswer(f"POST {self.url}/predict answered {wrong}.")
+
+    def answer(self, examples: list[Example]) -> None:
+        """Ask `POST /predict` the examples, whatever they are answered with.
+
+        Raises PipelineError when the model fails.
+        """
+        answer = self.send("POST", "/predict", json=request_of(examples))
+        if answer.status_code >= 500:
+            raise PipelineError(f"POST {self.url}/predict answered {answer.status_code} {answer.reason}.")
 
     def openapi(self) -> dict[str, Any]:
         """Return the document of `GET /openapi.json`.
@@ -87,8 +97,8 @@ class Endpoint:
             raise PipelineError(f"{method} {path} answered with what isn't JSON: {answer.text[:300]}") from None
 
 
-def wait_for_version(endpoint: Endpoint, version: str, examples: list[Example], seconds: float) -> None:
-    """Wait until the endpoint answers with this version of the function, and answers the examples rightly.
+def wait_for_version(endpoint: Endpoint, version: str, check: Callable[[], None], seconds: float) -> None:
+    """Wait until the endpoint answers with this version of the function, and `check` raises nothing.
 
     API Gateway takes some seconds to spread a deployment; meanwhile the old one answers, or none.
     Raises TimedOut with the last reason, WrongAnswer at once.
@@ -101,7 +111,7 @@ def wait_for_version(endpoint: Endpoint, version: str, examples: list[Example], 
             running = endpoint.health().get("function_version")
             if running != version:
                 raise PipelineError(f"version {running} still answers.")
-            endpoint.ask(examples)
+            check()
         except WrongAnswer:
             raise
         except PipelineError as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -36,16 +37,18 @@ def read_live(aws: Aws, service: Service) -> Live:
         stage = aws.apis.get_stage(restApiId=service.api, stageName=service.stage)
     except ClientError as error:
         raise _missing(error, f"Stage `{service.stage}` of the API `{service.api}`", service) from error
-    weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
-    return Live(alias["FunctionVersion"], dict(weights), alias["RevisionId"], stage["deploymentId"])
+    return Live(alias["FunctionVersion"], weights_of(alias), alias["RevisionId"], stage["deploymentId"])
 
 
-def move_alias(
-    aws: Aws, service: Service, version: str, weights: dict[str, float], revision: str | None = None
-) -> None:
-    """Point the alias at `version`, `weights` being the shares of other versions.
+def weights_of(alias: dict[str, Any]) -> dict[str, float]:
+    """Return the shares of the versions that an alias leads to besides its own."""
+    return dict((alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {})
 
-    Raises PipelineError when the alias has been changed since it had this `revision`.
+
+def move_alias(aws: Aws, service: Service, version: str, weights: dict[str, float], revision: str) -> str:
+    """Point the alias at `version`, `weights` being the shares of other versions; return the alias's new revision.
+
+    Raises PipelineError when somebody else has changed the alias since it had this `revision`.
     """
     update = partial(
         aws.functions.update_alias,
@@ -53,17 +56,26 @@ def move_alias(
         Name=service.alias,
         FunctionVersion=version,
         RoutingConfig={"AdditionalVersionWeights": weights},
-        **({"RevisionId": revision} if revision else {}),
+        RevisionId=revision,
     )
     try:
-        retry(update)
+        return str(retry(update)["RevisionId"])
     except ClientError as error:
         if code_of(error) != "PreconditionFailedException":
             raise
-        raise PipelineError(
-            f"alias `{service.alias}` of `{service.function}` was moved by somebody else meanwhile: "
-            "wait for that release to end, then run this one again."
-        ) from error
+        now = read_live(aws, service)
+        # boto3 repeats a call whose answer got lost, and then the first one has changed the revision.
+        if (now.version, now.weights) == (version, weights):
+            return now.revision
+        raise overtaken(service) from error
+
+
+def overtaken(service: Service) -> PipelineError:
+    """Return the error that says that two commands were moving the same alias."""
+    return PipelineError(
+        f"alias `{service.alias}` of `{service.function}` was moved by somebody else meanwhile, by another release or "
+        "a rollback: wait until that has ended, then run this one again."
+    )
 
 
 def move_stage(aws: Aws, service: Service, deployment: str) -> None:

@@ -11,6 +11,7 @@ from typing import Self
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from pipeline.errors import EXPECTED, explain
 
@@ -34,6 +35,7 @@ class Report:
     def __init__(self, title: str) -> None:
         self.title = title
         self.rows: list[str] = []
+        self.tables: list[str] = []
         self.facts: dict[str, str] = {}
         console.print(f"[bold]{escape(title)}[/bold]")
 
@@ -66,6 +68,14 @@ class Report:
         """Add a line to the table of the job summary."""
         self.rows.append(f"| {'✅' if passed else '❌'} {cell(name)} | {cell(detail)} | {seconds:.1f} s |")
 
+    def table(self, header: list[str], rows: list[list[str]]) -> None:
+        """Show a table, here and in the job summary."""
+        table = Table(*header)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+        self.tables += ["", *(f"| {' | '.join(map(cell, row))} |" for row in [header, ["---"] * len(header), *rows])]
+
     def note(self, text: str, quiet: bool = False) -> None:
         """Say something that one should know, or (`quiet`) may like to know."""
         console.print(f"[dim]  {escape(text)}[/dim]" if quiet else f"[yellow]![/yellow] {escape(text)}")
@@ -95,6 +105,7 @@ class Report:
         lines = [f"### {title}", ""]
         lines += ["```text", message, "```", ""] if message else []
         lines += [f"- **{name}**: {value}" for name, value in self.facts.items()]
+        lines += self.tables
         if self.rows:
             lines += ["", "| step | result | time |", "| --- | --- | ---: |", *self.rows]
         with Path(target).open("a") as summary:

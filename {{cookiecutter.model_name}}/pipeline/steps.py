@@ -28,6 +28,11 @@ class Step(NamedTuple):
 class StepFailed(PipelineError):
     """A step failed, and what had been done was taken back as far as the message says."""
 
+    def __init__(self, step: Step, reason: BaseException, outcome: str, all_is_back: bool) -> None:
+        super().__init__(f"Step “{step.title}” failed: {explain(reason)}\n{outcome}")
+        self.end = f"“{step.title}”: {explain(reason).partition(chr(10))[0]}"
+        self.all_is_back = all_is_back
+
 
 def run_steps(steps: list[Step], report: Report) -> None:
     """Do the steps in their order; if one fails, undo it and those before it in reverse.
@@ -44,11 +49,11 @@ def run_steps(steps: list[Step], report: Report) -> None:
         except (Exception, KeyboardInterrupt) as error:
             # A runner that is cancelled signals twice; the second time must not cut off the way back.
             with _deaf_to_signals():
-                outcome = _undo(begun, report)
-            raise StepFailed(f"Step “{begun[-1].title}” failed: {explain(error)}\n{outcome}") from error
+                outcome, all_is_back = _undo(begun, report)
+            raise StepFailed(begun[-1], error, outcome, all_is_back) from error
 
 
-def _undo(begun: list[Step], report: Report) -> str:
+def _undo(begun: list[Step], report: Report) -> tuple[str, bool]:
     to_undo = [step for step in reversed(begun) if step.undo is not nothing]
     left = []
     for step in to_undo:
@@ -58,8 +63,8 @@ def _undo(begun: list[Step], report: Report) -> str:
         except Exception as error:  # the other steps must still be undone
             left.append(f"- {step.title}: {explain(error)}")
     if left:
-        return "\n".join(["NOT everything could be put back:", *left])
-    return "Everything is put back." if to_undo else "Nothing had been changed yet that answers requests."
+        return "\n".join(["NOT everything could be put back:", *left]), False
+    return "Everything is put back." if to_undo else "Nothing had been changed yet that answers requests.", True
 
 
 @contextmanager

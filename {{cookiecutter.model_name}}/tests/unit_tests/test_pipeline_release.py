@@ -1,129 +1,18 @@
 """`pipeline release` against a small AWS made here: everything is done, or everything is as it was before."""
 
-import io
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from small_aws import EXAMPLES, IMAGE, NEW, OLD, WRONG, World, clients_of, refusal, serving
 
-from pipeline import live, release, waiting
+from pipeline import release, waiting
 from pipeline.errors import PipelineError
-from pipeline.examples import Example
-from pipeline.image import Image
+from pipeline.records import Record
 from pipeline.release import Release
 from pipeline.report import Report
-from pipeline.stack import Service
-
-OLD, NEW = "a" * 64, "b" * 64
-IMAGE = Image("registry/iris", f"sha256:{NEW}")
-EXAMPLES = [Example({"petal_length": 4.5}, "versicolor")]
-RIGHT = {"predictions": [{"label": "versicolor"}]}
-WRONG = {"predictions": [{"label": "setosa"}]}
-
-
-def refusal(operation: str, code: str, message: str = "no reason given") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
-
-
-class World:
-    """A function with a live version 1, an API with a live deployment, and what should go wrong with them."""
-
-    def __init__(self) -> None:
-        self.latest = {"CodeSha256": OLD, "State": "Active", "LastUpdateStatus": "Successful"}
-        self.versions = {"1": dict(self.latest)}
-        self.alias: dict[str, Any] = {"FunctionVersion": "1", "RevisionId": "r0", "RoutingConfig": None}
-        self.deployments = {"d1": "commit 0 digest sha256:" + OLD}
-        self.stage = "d1"
-        self.calls: list[str] = []
-        self.planned: dict[str, list[Callable[[], Any]]] = {}
-        self.takes_code = True
-        self.starts: dict[str, str] = {}
-        self.answer: Any = {"statusCode": 200, "body": json.dumps(RIGHT)}
-        self.endpoint: Callable[[str], tuple[int, Any]] = self.answer_http
-
-    def plan(self, operation: str, *happenings: Callable[[], Any] | BaseException) -> None:
-        """Let the next calls of `operation` raise these errors, or do these things first."""
-        self.planned[operation] = [_raising(it) if isinstance(it, BaseException) else it for it in happenings]
-
-    def called(self, operation: str) -> None:
-        self.calls.append(operation)
-        if self.planned.get(operation):
-            self.planned[operation].pop(0)()
-
-    @property
-    def is_live(self) -> tuple[str, str]:
-        return self.alias["FunctionVersion"], self.stage
-
-    def answer_http(self, path: str) -> tuple[int, Any]:
-        if path == "/health":
-            return 200, {"status": "ready", "function_version": self.alias["FunctionVersion"]}
-        return 200, RIGHT
-
-    # AWS Lambda
-
-    def get_function_configuration(self, FunctionName: str, Qualifier: str) -> dict[str, Any]:
-        self.called("GetFunctionConfiguration")
-        return dict(self.latest if Qualifier == "$LATEST" else self.versions[Qualifier])
-
-    def update_function_code(self, FunctionName: str, ImageUri: str) -> None:
-        self.called("UpdateFunctionCode")
-        if self.takes_code:
-            self.latest["CodeSha256"] = ImageUri.partition("sha256:")[2]
-
-    def publish_version(self, FunctionName: str, CodeSha256: str, Description: str) -> dict[str, Any]:
-        self.called("PublishVersion")
-        number = str(len(self.versions) + 1)
-        self.versions[number] = self.latest | self.starts
-        return {"Version": number}
-
-    def invoke(self, FunctionName: str, Qualifier: str, LogType: str, Payload: bytes) -> dict[str, Any]:
-        self.called("Invoke")
-        failed = {"FunctionError": "Unhandled"} if "errorMessage" in self.answer else {}
-        return {"Payload": io.BytesIO(json.dumps(self.answer).encode())} | failed
-
-    def get_alias(self, FunctionName: str, Name: str) -> dict[str, Any]:
-        self.called("GetAlias")
-        return dict(self.alias)
-
-    def update_alias(self, FunctionVersion: str, RoutingConfig: Any, RevisionId: str, **_: Any) -> None:
-        self.called("UpdateAlias")
-        if RevisionId != self.alias["RevisionId"]:
-            raise refusal("UpdateAlias", "PreconditionFailedException")
-        revision = f"r{int(self.alias['RevisionId'][1:]) + 1}"
-        self.alias = {"FunctionVersion": FunctionVersion, "RevisionId": revision, "RoutingConfig": RoutingConfig}
-
-    # Amazon API Gateway
-
-    def get_stage(self, restApiId: str, stageName: str) -> dict[str, Any]:
-        self.called("GetStage")
-        return {"deploymentId": self.stage}
-
-    def create_deployment(self, restApiId: str, description: str) -> dict[str, Any]:
-        self.called("CreateDeployment")
-        identifier = f"d{len(self.deployments) + 1}"
-        self.deployments[identifier] = description
-        return {"id": identifier}
-
-    def get_deployment(self, restApiId: str, deploymentId: str) -> dict[str, Any]:
-        return {"description": self.deployments[deploymentId]}
-
-    def update_stage(self, restApiId: str, stageName: str, patchOperations: list[dict[str, str]]) -> None:
-        self.called("UpdateStage")
-        self.stage = patchOperations[0]["value"]
-
-
-def _raising(error: BaseException) -> Callable[[], None]:
-    def happen() -> None:
-        raise error
-
-    return happen
 
 
 @pytest.fixture
@@ -135,46 +24,22 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def url(world: World) -> Iterator[str]:
-    class Endpoint(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = world.endpoint(self.path)
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+def run(world: World) -> Iterator[Callable[[], None]]:
+    with serving(world) as service:
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.do_GET()
+        def run_release() -> None:
+            Release(clients_of(world), service, IMAGE, EXAMPLES, Record("c0ffee", IMAGE.digest, "ada"), 0, 0).run(
+                Report("Release")
+            )
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def run(world: World, url: str) -> Callable[[], None]:
-    aws: Any = SimpleNamespace(functions=world, apis=world)
-    service = Service("staging", "iris-staging", "live", "api", "staging", url)
-
-    def run_release() -> None:
-        before = live.read_live(aws, service)
-        Release(aws, service, IMAGE, before, EXAMPLES, "c0ffee").run(Report("Release"))
-
-    return run_release
+        yield run_release
 
 
 def test_a_release_makes_the_image_live_and_says_so_on_the_stage(world: World, run: Callable[[], None]) -> None:
     run()
     assert world.is_live == ("2", "d2")
     assert world.versions["2"]["CodeSha256"] == NEW
-    assert world.deployments["d2"] == f"commit c0ffee digest sha256:{NEW}"
+    assert world.deployments["d2"] == f"commit c0ffee digest sha256:{NEW} by ada after 1 version 2 ended live"
 
 
 def test_a_version_is_asked_before_anything_moves(world: World, run: Callable[[], None]) -> None:
@@ -220,15 +85,15 @@ def answer_a_problem(world: World) -> None:
 
 
 def answer_500(world: World) -> None:
-    world.endpoint = lambda _path: (500, {"message": "Internal server error"})
+    world.endpoint = lambda _path: (500, {"message": "Internal server error"}, {})
 
 
 def answer_wrongly_over_http(world: World) -> None:
-    world.endpoint = lambda path: (200, WRONG) if path == "/predict" else world.answer_http(path)
+    world.endpoint = lambda path: (200, WRONG, {}) if path == "/predict" else world.answer_http(path)
 
 
 def answer_with_the_old_version(world: World) -> None:
-    world.endpoint = lambda _path: (200, {"status": "ready", "function_version": "1"})
+    world.endpoint = lambda _path: (200, {"status": "ready", "function_version": "1"}, {})
 
 
 def refuse(operation: str) -> Callable[[World], None]:
@@ -247,7 +112,7 @@ FAILURES = [
     ("Ask this version the examples", answer_wrongly, "example 1 is `setosa` and should be `versicolor`"),
     ("Ask this version the examples", answer_a_problem, "petal_length is missing"),
     ("Move the alias `live`", refuse("UpdateAlias"), "AWS denies UpdateAlias"),
-    ("Republish the stage `staging`", refuse("CreateDeployment"), "AWS denies CreateDeployment"),
+    ("Begin a record of this release", refuse("CreateDeployment"), "AWS denies CreateDeployment"),
     ("Republish the stage `staging`", refuse("UpdateStage"), "AWS denies UpdateStage"),
     ("Check the endpoint", answer_500, "500 Internal Server Error"),
     ("Check the endpoint", answer_wrongly_over_http, "example 1 is `setosa`"),
@@ -321,16 +186,61 @@ def test_of_two_releases_at_once_the_one_that_was_overtaken_ends_and_leaves_the_
     assert world.is_live == ("7", "d7")
 
 
-def test_the_shares_of_an_unfinished_canary_are_put_back_too(world: World, run: Callable[[], None]) -> None:
-    shares = {"AdditionalVersionWeights": {"5": 0.1}}
-    world.alias["RoutingConfig"] = shares
-    answer_500(world)
+def test_a_failed_release_is_recorded_with_its_step_and_reason(world: World, run: Callable[[], None]) -> None:
+    answer_wrongly(world)
     with pytest.raises(PipelineError):
         run()
-    assert world.alias["RoutingConfig"] == shares
+    assert world.deployments["d2"].startswith(
+        f"commit c0ffee digest sha256:{NEW} by ada after 1 version 2 ended failed: “Ask this version the examples”: "
+    )
 
 
-@pytest.mark.parametrize("operation", ["UpdateFunctionCode", "PublishVersion", "UpdateAlias", "CreateDeployment"])
+def test_a_release_that_cannot_be_recorded_as_live_is_put_back(world: World, run: Callable[[], None]) -> None:
+    world.plan("UpdateDeployment", lambda: None, refusal("UpdateDeployment", "AccessDeniedException"))
+    with pytest.raises(PipelineError, match="“Record that it is live” failed"):
+        run()
+    assert world.is_live == ("1", "d1")
+
+
+def test_the_same_image_again_is_the_same_version_and_goes_back_to_the_one_before_it(
+    world: World, run: Callable[[], None]
+) -> None:
+    run()
+    run()
+    assert world.is_live == ("2", "d3")
+    assert world.deployments["d3"] == f"commit c0ffee digest sha256:{NEW} by ada after 1 version 2 ended live"
+
+
+def test_a_function_stuck_in_failed_is_mended_by_the_next_release(world: World, run: Callable[[], None]) -> None:
+    world.latest |= {"CodeSha256": NEW, "LastUpdateStatus": "Failed", "LastUpdateStatusReason": "no layers"}
+    world.plan("UpdateFunctionCode", lambda: world.latest.update(LastUpdateStatus="Successful"))
+    run()
+    assert world.is_live == ("2", "d2")
+
+
+def test_an_alias_move_whose_answer_got_lost_is_no_race(world: World, run: Callable[[], None]) -> None:
+    def be_moved_by_the_lost_call() -> None:
+        world.alias = {"FunctionVersion": "2", "RevisionId": "r5", "RoutingConfig": None}
+
+    world.plan("UpdateAlias", be_moved_by_the_lost_call)
+    run()
+    assert world.is_live == ("2", "d2")
+
+
+def test_a_token_that_expires_half_way_is_told_with_the_way_out(world: World, run: Callable[[], None]) -> None:
+    expired = refusal("GetAlias", "ExpiredTokenException")
+    world.plan(
+        "UpdateStage",
+        lambda: world.plan("GetAlias", *[expired] * 9),
+    )
+    answer_500(world)
+    with pytest.raises(PipelineError) as error:
+        run()
+    assert "the AWS credentials have expired" in str(error.value)
+    assert "`make rollback ENV=staging` or a release puts it right" in str(error.value)
+
+
+@pytest.mark.parametrize("operation", ["UpdateFunctionCode", "PublishVersion", "UpdateAlias", "UpdateStage"])
 def test_an_update_of_somebody_else_is_waited_for(world: World, run: Callable[[], None], operation: str) -> None:
     busy = refusal(operation, "ResourceConflictException")
     world.plan(operation, busy, busy, refusal(operation, "TooManyRequestsException"))
