@@ -31,8 +31,13 @@ ROLE = f"{MODEL}-deploy-staging"
 NUMBERS = ("--owner-id", "2000001", "--repository-id", "1000000001")
 MARKS = {"✓": "passed", "✗": "failed", "!": "unsure", "i": "told", "…": "waits"}
 LINE = re.compile(r"^([✓✗!i…]) ([^:]+): (.*)$")
-# The second is the emulator's: it can't simulate conditions. The third is this machine's, which has no `gh`.
-NEVER_PASS = {"Alarms": "told", "Permissions of the deploy role": "unsure", "GitHub variables": "unsure"}
+# There are no alarms, the emulator can't simulate conditions, and without `gh` GitHub can't be asked.
+NEVER_PASS = {
+    "Alarms": "told",
+    "Permissions of the deploy role": "unsure",
+    "Trust of the deploy role": "unsure",
+    "GitHub variables": "unsure",
+}
 
 
 @dataclass(frozen=True)

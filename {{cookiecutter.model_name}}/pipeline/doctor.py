@@ -14,14 +14,8 @@ from typing import Annotated, Any, NamedTuple
 
 import boto3
 import typer
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from botocore import exceptions as botocore_errors
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from rich.markup import escape
 
 from pipeline.aws import Aws
@@ -36,9 +30,10 @@ from pipeline.settings import Environment, Settings, load_settings
 from pipeline.stack import Service, find_stack, outputs_of, service_of
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
-UNREACHABLE = (ConnectionError, HTTPClientError)
+UNREACHABLE = (botocore_errors.ConnectionError, botocore_errors.HTTPClientError)
 # The description of the deployment that infra/service.yaml makes before there is anything to deploy.
 NOTHING_RELEASED = "nothing released yet"
+SIGN_IN = "sign in (`aws sso login`), or set AWS_PROFILE to a profile that works"
 # Seconds.
 GH_TIMEOUT = 30
 
@@ -140,7 +135,7 @@ def find(link: Link) -> Finding:
         return Finding(Outcome.waits, f"can't be checked, waits for “{missing}”")
     except ClientError as error:
         if code_of(error) not in DENIED:
-            return failed(explain(error), "sign in again" if code_of(error) in EXPIRED else "run this again")
+            return failed(explain(error), SIGN_IN if code_of(error) in EXPIRED else "run this again")
         permission = denied_permission(error)
         return failed(
             f"not checked, these credentials lack {permission}",
@@ -148,6 +143,8 @@ def find(link: Link) -> Finding:
         )
     except UNREACHABLE as error:
         return failed(explain(error), "check the network, the region and AWS_ENDPOINT_URL")
+    except BotoCoreError as error:
+        return failed(str(error), "mend what this names, then run this again")
     except EXPECTED as error:
         return failed(explain(error), "mend what this names, then run this again")
 
@@ -242,20 +239,19 @@ class Doctor:
 
     def check_identity(self) -> Finding:
         """There are credentials and AWS accepts them."""
-        sign_in = "sign in (`aws sso login`), or set AWS_PROFILE to a profile that works"
         try:
             caller = self.aws.tokens.get_caller_identity()
-        except (NoCredentialsError, PartialCredentialsError):
-            return failed("there are no AWS credentials", sign_in)
         except UNREACHABLE:
             raise
+        except (NoCredentialsError, PartialCredentialsError):
+            return failed("there are no AWS credentials", SIGN_IN)
         except BotoCoreError as error:
-            return failed(f"the credentials can't be used: {error}", sign_in)
+            return failed(f"the credentials can't be used: {error}", SIGN_IN)
         except ClientError as error:
             if code_of(error) in EXPIRED:
-                return failed("the AWS credentials have expired", sign_in)
+                return failed("the AWS credentials have expired", SIGN_IN)
             reason = f"AWS doesn't accept the credentials ({code_of(error)})"
-            return failed(reason, f"{sign_in}; {self.settings.region} must be switched on in that account")
+            return failed(reason, f"{SIGN_IN}; {self.settings.region} must be switched on in that account")
         self._account = str(caller["Account"])
         return passed(f"{caller['Arn']} in account {self._account}")
 
@@ -305,7 +301,13 @@ class Doctor:
                 f"{', '.join(subjects)}; repositories created since 2026-07-15 also need the form with numbers",
                 "where yours is newer: `make bootstrap` with `gh` installed, or with --owner-id and --repository-id",
             )
-        return passed(" and ".join(subjects))
+        found = " and ".join(subjects)
+        if not self.github.owner_id:
+            return unsure(
+                f"{found}; the numbers are not compared, for `gh` doesn't tell them",
+                f"`gh api repos/{self.github} --jq '.owner.id, .id'` has to tell the same ones",
+            )
+        return passed(found)
 
     def _right_trust(self) -> dict[str, Any]:
         subjects = expected_subjects(self.github, self.environment)

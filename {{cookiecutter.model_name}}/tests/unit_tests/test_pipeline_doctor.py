@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import typer
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
 
 from pipeline import doctor
 from pipeline.bootstrap import GitHubRepository
@@ -93,12 +93,21 @@ def test_any_other_trust_is_told_as_expected_and_found(document: dict[str, Any],
     assert said in wrong
 
 
-def test_a_trust_without_numbers_is_no_error_where_they_are_not_known() -> None:
+@pytest.mark.parametrize(
+    ("subjects", "fix"), [([BY_NAME], "--owner-id"), ([BY_NAME, BY_NUMBER], "gh api repos/owner/iris")]
+)
+def test_numbers_that_nobody_tells_are_neither_an_error_nor_called_right(subjects: list[str], fix: str) -> None:
     patient = doctor_with()
-    patient._role = patient.role | {"AssumeRolePolicyDocument": trust(BY_NAME)}
+    patient._role = patient.role | {"AssumeRolePolicyDocument": trust(*subjects)}
     finding = patient.check_trust()
     assert finding.outcome == Outcome.unsure
-    assert "--owner-id" in finding.fix
+    assert fix in finding.fix
+
+
+def test_a_trust_in_both_forms_with_the_right_numbers_is_well() -> None:
+    patient = doctor_with(NUMBERED)
+    patient._role = patient.role | {"AssumeRolePolicyDocument": trust(BY_NAME, BY_NUMBER)}
+    assert patient.check_trust() == doctor.passed(f"{BY_NAME} and {BY_NUMBER}")
 
 
 def test_the_fix_of_a_trust_keeps_the_numbers_that_it_has() -> None:
@@ -215,6 +224,7 @@ def test_only_what_bootstrap_grants_is_asked_for(environment: str) -> None:
     [
         (NoCredentialsError(), "no AWS credentials"),
         (ClientError({"Error": {"Code": "ExpiredToken"}}, "GetCallerIdentity"), "have expired"),
+        (ProfileNotFound(profile="research"), "research"),
         (ClientError({"Error": {"Code": "InvalidClientTokenId"}}, "GetCallerIdentity"), "InvalidClientTokenId"),
     ],
 )
