@@ -15,6 +15,17 @@ NAMES = [field.encode_name for field in FIELDS]
 # An instance as a list: the same types and ranges, in the order of the fields.
 Row: Any = tuple[*(field.type for field in FIELDS)]  # type: ignore[misc]
 
+# What msgspec names after Python, as somebody who sends JSON calls it.
+JSON_KINDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
 
 def decode_json(body: bytes) -> Any:
     """Return the JSON value in `body`."""
@@ -81,6 +92,8 @@ def explain(index: int, given: Any, message: str) -> str:
     reason, _, place = message.partition(" - at `$")
     place = place.removesuffix("`")
     reason = reason[:1].lower() + reason[1:]
+    for name, kind in JSON_KINDS.items():
+        reason = reason.replace(f"`{name}`", kind)
     if isinstance(given, list):
         if position := re.fullmatch(r"\[(\d+)\]", place):
             number = int(position[1])
@@ -98,9 +111,9 @@ def shown(value: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return the JSON name of the type of `value`."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
+    """Return what `value` is called in JSON."""
+    named = {list: "array", dict: "object", type(None): "null"}
+    return JSON_KINDS[named.get(type(value), type(value).__name__)]
 
 
 def unprocessable(detail: str) -> Problem:

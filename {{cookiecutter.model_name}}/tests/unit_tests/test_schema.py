@@ -64,6 +64,10 @@ def test_what_is_no_number_is_refused_by_field(position, value):
     assert refusal([GOOD, {**GOOD, name: value}]).startswith(f"instances[1].{name}: ")
 
 
+def test_text_for_a_number_is_said_in_words_of_json():
+    assert refusal([{**GOOD, NAMES[0]: "5.1"}]) == f"instances[0].{NAMES[0]}: expected a number, got text"
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
 def test_nan_and_infinity_are_refused_by_field(value):
     name = NAMES[-1]
@@ -104,7 +108,7 @@ def test_a_list_at_the_limit_is_answered_and_one_longer_is_refused():
 
 @pytest.mark.parametrize(
     ("payload", "named"),
-    [({}, "instances"), ({"instances": [ROW], "a": 1}, "`a`"), ("x", "text"), (None, "null"), (1, "a number")],
+    [({}, "instances"), ({"instances": [ROW], "a": 1}, "`a`"), ("x", "text"), (None, "null"), (1.5, "a number")],
 )
 def test_what_is_no_request_is_named(payload, named):
     assert named in refusal(payload)
