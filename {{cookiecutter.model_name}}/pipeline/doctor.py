@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
 import boto3
@@ -24,7 +23,7 @@ from pipeline.changeset import READY, WAYS_OUT
 from pipeline.endpoint import Endpoint
 from pipeline.errors import EXPECTED, EXPIRED, PipelineError, code_of, explain
 from pipeline.image import parse_image
-from pipeline.live import NOT_FOUND
+from pipeline.live import NOT_FOUND, weights_of
 from pipeline.report import Report, console
 from pipeline.settings import Environment, Settings, load_settings
 from pipeline.stack import Service, find_stack, outputs_of, service_of
@@ -82,27 +81,13 @@ class Link(NamedTuple):
     check: Callable[[], Finding]
 
 
-class AuditedAws(Aws):
-    """With the services that only the doctor asks."""
-
-    @cached_property
-    def tokens(self) -> Any:
-        """AWS STS."""
-        return self._client("sts")
-
-    @cached_property
-    def metrics(self) -> Any:
-        """Amazon CloudWatch."""
-        return self._client("cloudwatch")
-
-
 def command(
     env: Annotated[Environment, typer.Option(help="The environment to check.")] = Environment.staging,
 ) -> None:
     """Check every link from GitHub to the endpoint and say how each broken one is mended. Changes nothing."""
     settings = load_settings()
     with Report(f"Doctor for {settings.name} in {env}") as report:
-        doctor = Doctor(AuditedAws(settings.region), settings, find_repository(settings, None, None, None), env)
+        doctor = Doctor(Aws(settings.region), settings, find_repository(settings, None, None, None), env)
         examine(doctor.links(), report)
 
 
@@ -158,7 +143,7 @@ def denied_permission(error: ClientError) -> str:
 class Doctor:
     """The links of the chain in their order, each with the check of it, and what the earlier checks found."""
 
-    def __init__(self, aws: AuditedAws, settings: Settings, github: GitHubRepository, environment: str) -> None:
+    def __init__(self, aws: Aws, settings: Settings, github: GitHubRepository, environment: str) -> None:
         self.aws = aws
         self.settings = settings
         self.github = github
@@ -240,7 +225,7 @@ class Doctor:
     def check_identity(self) -> Finding:
         """There are credentials and AWS accepts them."""
         try:
-            caller = self.aws.tokens.get_caller_identity()
+            caller = self.aws.identity
         except UNREACHABLE:
             raise
         except (NoCredentialsError, PartialCredentialsError):
@@ -252,8 +237,8 @@ class Doctor:
                 return failed("the AWS credentials have expired", SIGN_IN)
             reason = f"AWS doesn't accept the credentials ({code_of(error)})"
             return failed(reason, f"{SIGN_IN}; {self.settings.region} must be switched on in that account")
-        self._account = str(caller["Account"])
-        return passed(f"{caller['Arn']} in account {self._account}")
+        self._account = self.aws.account
+        return passed(f"{caller} in account {self._account}")
 
     def check_provider(self) -> Finding:
         """AWS believes GitHub's tokens, those that are meant for AWS."""
@@ -706,11 +691,6 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def weights_of(alias: dict[str, Any]) -> dict[str, float]:
-    """Return the shares that the alias gives to other versions than its own."""
-    return (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
-
-
 # What the pipeline calls
 
 
@@ -756,11 +736,12 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
             "lambda",
             "AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction GetAlias GetFunction "
             "GetFunctionCodeSigningConfig GetFunctionConfiguration GetFunctionRecursionConfig GetPolicy "
-            "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListTags ListVersionsByFunction PublishVersion "
-            "RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode UpdateFunctionConfiguration",
+            "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListAliases ListTags ListVersionsByFunction "
+            "PublishVersion RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode UpdateFunctionConfiguration",
             function,
         ),
         need("lambda", "InvokeFunction", f"{function}:1"),
+        need("cloudwatch", "GetMetricData", "*"),
         need("apigateway", "DELETE GET PATCH POST PUT", f"arn:aws:apigateway:{settings.region}::/restapis/*"),
         need(
             "iam",

@@ -229,7 +229,13 @@ def test_only_what_bootstrap_grants_is_asked_for(environment: str) -> None:
     ],
 )
 def test_credentials_that_do_not_work_are_told_with_how_to_sign_in(error: Exception, said: str) -> None:
-    patient = doctor_with(tokens=SimpleNamespace(get_caller_identity=raising(error)))
+    class Stranger:
+        @property
+        def identity(self) -> str:
+            raise error
+
+    patient = doctor_with()
+    patient.aws = Stranger()  # type: ignore[assignment]
     patient._account = None
     finding = find(Link("Identity", patient.check_identity))
     assert finding.outcome == Outcome.failed
