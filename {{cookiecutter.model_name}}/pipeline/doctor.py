@@ -737,7 +737,8 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
             "AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction GetAlias GetFunction "
             "GetFunctionCodeSigningConfig GetFunctionConfiguration GetFunctionRecursionConfig GetPolicy "
             "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListAliases ListTags ListVersionsByFunction "
-            "PublishVersion RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode UpdateFunctionConfiguration",
+            "PublishVersion RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode "
+            "UpdateFunctionConfiguration",
             function,
         ),
         need("lambda", "InvokeFunction", f"{function}:1"),
