@@ -32,7 +32,7 @@ bench: .venv/ready ## Measure the generated handler beside its peers and write t
 	@$(PYTHON) -m benchmarks
 
 docs: .venv/ready ## Build the documentation site into site/
-	@.venv/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 lint: .venv/ready ## Check style and types
