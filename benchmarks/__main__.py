@@ -26,8 +26,8 @@ README = ROOT / "README.md"
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Cold starts of each handler that count.")] = 15,
-    warm: Annotated[int, typer.Option(min=1, help="Warm calls of each handler, a round.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="Cold starts of each handler that count.")] = 16,
+    warm: Annotated[int, typer.Option(min=1, help="Warm calls of each handler in a row.")] = 100,
 ) -> None:
     """Measure the generated handler beside its peers, and what a change costs on its way to the endpoint."""
     try:

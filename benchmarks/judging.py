@@ -45,5 +45,5 @@ def judge(figures: Mapping[str, Figures]) -> list[Verdict]:
 
 
 def ratio(figures: Mapping[str, Figures], figure: Figure, peer: str) -> float:
-    """Return the generated handler's median divided by the peer's."""
-    return figures[GENERATED].median(figure) / figures[peer].median(figure)
+    """Return the generated handler's typical figure divided by the peer's."""
+    return figures[GENERATED].typical(figure) / figures[peer].typical(figure)

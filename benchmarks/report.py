@@ -49,7 +49,7 @@ def contender_table(results: Results) -> str:
     lines = ["| handler | cold start | warm call | resident memory |", "|---|--:|--:|--:|"]
     for name in CONTENDERS:
         figures = results.figures[name]
-        cold, warm, memory = (figures.median(figure) for figure in FIGURE_NAMES)
+        cold, warm, memory = (figures.typical(figure) for figure in FIGURE_NAMES)
         lines.append(f"| {TITLES[name]} | {cold:.3f} s | {warm:.2f} ms | {memory:.0f} MB |")
     return "\n".join(lines)
 
@@ -126,12 +126,13 @@ Each handler runs behind Lambda's own runtime interface client (`awslambdaric`) 
 as the base image's entry point starts them, but as processes of the machine and without a container, whose start
 and network would be a large, noisy and equal part of every figure.
 
-- **Cold start**: from the start of the emulator to the first answer.
-- **Warm call**: {results.warm} calls a round over one connection, in turns of a few calls to each handler.
-- **Resident memory**: the peak of the handler's process (`VmHWM`), in MB of 10⁶ bytes.
+- **Cold start**: from the start of the emulator to the first answer, median of {results.rounds}, with no other handler
+  running.
+- **Warm call**: over one connection, median of {results.rounds * results.warm:,}, {results.warm} in a row.
+- **Resident memory**: the peak of the handler's process (`VmHWM`) in the end, in MB of 10⁶ bytes.
 
-Every figure is the median of {results.rounds} rounds; one more, the first, isn't counted. In each round all handlers
-are started once, every time in another order, so that the machine's drift hits all alike.
+The handlers take turns, so that the machine's drift hits all alike: in each of {results.rounds} rounds it is each one's
+turn once, in an order that lets each follow each other equally often. One more round, the first, isn't counted.
 
 ## What differs on AWS
 

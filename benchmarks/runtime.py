@@ -29,6 +29,7 @@ from sandbox.progress import StageFailed, run
 PYTHON_VERSION = "3.13"
 HANDLER = "lambda_function.handler"
 FIRST_ANSWER = 60.0
+STOP = 10.0
 LOOPBACK = "127.0.0.1"
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 
@@ -65,9 +66,11 @@ class Runtime:
         try:
             yield Function(process, port, started, log)
         finally:
-            # the handler is the emulator's child and would outlive it
+            # the handler is the emulator's child and would outlive it, or still be freeing its memory in the next start
+            handlers = list(_descendants(process.pid)) if process.poll() is None else []
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            _wait_until_gone(handlers)
 
     def _environment(self, task_root: Path) -> dict[str, str]:
         # the function's own packages come before the runtime's, as in Lambda
@@ -193,6 +196,23 @@ def _descendants(pid: int) -> Iterator[int]:
         for child in (thread / "children").read_text().split():
             yield int(child)
             yield from _descendants(int(child))
+
+
+def _wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + STOP
+    while any(_is_running(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            raise StageFailed(f"The handler's process, one of {pids}, was killed and still runs after {STOP:.0f} s.")
+        time.sleep(0.005)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # a zombie has freed all it had
+    return "\nState:\tZ" not in status
 
 
 def _peak_kib(pid: int) -> int:

@@ -10,11 +10,13 @@ import onnxruntime  # type: ignore[import-not-found]
 FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 CLASS_NAMES = ["setosa", "versicolor", "virginica"]
 
-# One thread, as the generated handler has it: the ratio tells what the template adds and nothing else.
+# One thread and one provider, as the generated handler has it: the ratio tells what the template adds and nothing else.
 OPTIONS = onnxruntime.SessionOptions()
 OPTIONS.intra_op_num_threads = 1
 OPTIONS.inter_op_num_threads = 1
-SESSION = onnxruntime.InferenceSession(Path(__file__).with_name("model.onnx"), OPTIONS)
+SESSION = onnxruntime.InferenceSession(
+    Path(__file__).with_name("model.onnx"), OPTIONS, providers=["CPUExecutionProvider"]
+)
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ARG001
