@@ -32,8 +32,10 @@ CLEAR_ERRORS = 3
 SLOWER_TIMES = 2.0
 SLOWER_SECONDS = 0.2
 CLEAR_SAMPLES = 5
-# Seconds between two looks at CloudWatch, and how long its figures may take to come.
-PAUSE = 10.0
+# Seconds: the longest time between two probes, since what is bad shall show soon also in a long bake; between two looks
+# at CloudWatch; and until its figures must have come.
+PROBE_PAUSE = 1.0
+PAUSE = 5.0
 METRICS_TIMEOUT = 300
 # Lambda's metrics have one value a minute.
 PERIOD = 60
@@ -108,7 +110,7 @@ class Canary:
         self.since = datetime.now(UTC)
         started = time.monotonic()
         end = started + bake
-        pause = min(bake / self.probes, PAUSE)
+        pause = min(bake / self.probes, PROBE_PAUSE)
         next_look = started + PAUSE
         sent = 0
         while True:
