@@ -40,7 +40,7 @@ def command(
             min=0,
             max=50,
             help="Per cent of the calls that the new version gets first; 0 = all at once. "
-            f"[default: {CANARY[Environment.staging]} in staging, {CANARY[Environment.production]} in production]",
+            f"Without it: {CANARY[Environment.staging]} in staging, {CANARY[Environment.production]} in production.",
         ),
     ] = None,
     bake: Annotated[int, typer.Option(min=1, help="Seconds for which it is watched with that share.")] = 300,
