@@ -46,7 +46,6 @@ FILES = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "Dockerfile",
-    "LICENSE",
     "Makefile",
     "README.md",
     "events/api_health.json",
