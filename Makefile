@@ -1,6 +1,7 @@
 # What develops the template. Its users need none of this, only cookiecutter.
 
 PYTHON := .venv/bin/python
+LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" --python-version
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo stop test bench docs lint format lock clean
@@ -44,9 +45,15 @@ format: .venv/ready ## Put the code in its standard form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-lock: .venv/ready ## Compile the requirements anew
-	.venv/bin/uv pip compile pyproject.toml --quiet --group dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" --output-file requirements-dev.txt
-	echo uv | .venv/bin/uv pip compile - --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" --constraint requirements-dev.txt --output-file requirements-uv.txt
+lock: .venv/ready ## Compile all requirements anew: these, the template's, and the benchmarks'
+	$(LOCK) 3.11 pyproject.toml --group dev --output-file requirements-dev.txt
+	echo uv | $(LOCK) 3.11 - --constraint requirements-dev.txt --output-file requirements-uv.txt
+	generated=$$(mktemp -d) && .venv/bin/cookiecutter --no-input --output-dir $$generated . >/dev/null \
+		&& $(MAKE) --directory $$generated/iris-classifier lock UV=$(CURDIR)/.venv/bin/uv \
+		&& cp $$generated/iris-classifier/requirements*.txt '{{cookiecutter.model_name}}/' && rm -r $$generated
+	for peer in bare_onnx usual_way; do $(LOCK) 3.13 benchmarks/peers/$$peer/requirements.in \
+		--constraint '{{cookiecutter.model_name}}/requirements-dev.txt' \
+		--output-file benchmarks/peers/$$peer/requirements.txt || exit 1; done
 
 clean: stop ## Remove what was made, but not what was written
 	rm -rf .venv .sandbox site .mypy_cache .pytest_cache .ruff_cache .hypothesis

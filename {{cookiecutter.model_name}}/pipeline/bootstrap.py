@@ -20,6 +20,8 @@ from pipeline.waiting import wait_until
 TEMPLATE = ROOT / "infra" / "bootstrap.yaml"
 GITHUB_ISSUER = "token.actions.githubusercontent.com"
 GITHUB_AUDIENCE = "sts.amazonaws.com"
+# What cookiecutter answers for whoever doesn't say who owns the repository.
+EXAMPLE_OWNER = "your-organization"
 LOG_ROLE = "apigateway-cloudwatch-logs"
 LOG_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
 # Seconds. IAM needs some until every service knows a new role.
@@ -52,6 +54,7 @@ def command(
     with Report(f"Setting up AWS for {settings.name}") as report:
         aws = Aws(settings.region)
         github = find_repository(settings, repository, owner_id, repository_id)
+        refuse_example(github)
         report.fact("account", f"{aws.account}, {aws.region}")
         report.fact("repository", str(github))
         bootstrap(aws, settings, github, report, yes)
@@ -105,6 +108,15 @@ def find_repository(
     if not (owner_id and repository_id):
         owner_id, repository_id = numbers_of(name)
     return GitHubRepository(match[1], match[2], owner_id, repository_id)
+
+
+def refuse_example(github: GitHubRepository) -> None:
+    """Raise PipelineError for the repository of cookiecutter's default answer: a stranger's, who could then deploy."""
+    if github.owner == EXAMPLE_OWNER:
+        raise PipelineError(
+            f"`{github}` is the template's example and not yours: push this repository to GitHub first, so that "
+            "`origin` names it, or name it: `python -m pipeline bootstrap --repository owner/name`."
+        )
 
 
 def origin() -> str | None:

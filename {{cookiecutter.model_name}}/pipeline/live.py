@@ -88,12 +88,9 @@ def describe_live(aws: Aws, service: Service) -> str:
     """Return in words what answers requests now, as AWS tells it at this moment."""
     live = read_live(aws, service)
     version = aws.functions.get_function_configuration(FunctionName=service.function, Qualifier=live.version)
-    deployment = aws.apis.get_deployment(restApiId=service.api, deploymentId=live.deployment)
     shares = "".join(f", version {other} with {share:.0%} of the calls" for other, share in live.weights.items())
-    return (
-        f"version {live.version} (sha256:{version['CodeSha256'][:12]}…){shares}, "
-        f"through deployment {live.deployment} ({deployment.get('description') or 'without description'})"
-    )
+    digest = f"sha256:{version['CodeSha256'][:12]}…"
+    return f"version {live.version} ({digest}){shares}, through deployment {live.deployment}"
 
 
 def _missing(error: ClientError, thing: str, service: Service) -> ClientError | PipelineError:
