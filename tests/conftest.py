@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, product
@@ -22,6 +23,8 @@ from sandbox.progress import StageFailed, run
 ROOT = Path(__file__).parents[1]
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
 DEFAULT_PYTHON = QUESTIONS["python_version"][0]
+# A job in the background of a shell starts with Ctrl-C ignored, and so do its children; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The processor decides about the Python wheels, so these two are multiplied; whatever else is asked is independent.
 MULTIPLIED = ("python_version", "architecture")

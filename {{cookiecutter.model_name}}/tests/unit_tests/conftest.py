@@ -1,5 +1,6 @@
 """What the unit tests share: the trained model in artifacts/, which `make test` brings up to date."""
 
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -8,6 +9,9 @@ from model_code import train
 
 if not (train.ARTIFACTS / "model.json").exists():
     pytest.exit("There is no model in artifacts/ yet: run `make train` first, or `make test`.", returncode=2)
+
+# A job in the background of a shell starts with Ctrl-C ignored; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
