@@ -115,6 +115,7 @@ def repository(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained repository, with its `.venv` where it was made."""
     copy = tmp_path_factory.mktemp("doctor") / MODEL
     shutil.copytree(trained, copy, symlinks=True)
+    run(["git", "remote", "add", "origin", f"https://github.com/octo-org/{MODEL}.git"], timeout=30, cwd=copy)
     return copy
 
 
@@ -296,7 +297,7 @@ def trust_another_environment(statement: dict[str, Any]) -> None:
 
 def trust_every_branch(statement: dict[str, Any]) -> None:
     statement["Condition"]["StringEquals"].pop(SUBJECT)
-    statement["Condition"]["StringLike"] = {SUBJECT: "repo:your-organization/iris-classifier:*"}
+    statement["Condition"]["StringLike"] = {SUBJECT: "repo:octo-org/iris-classifier:*"}
 
 
 def trust_tokens_for_others(statement: dict[str, Any]) -> None:
@@ -307,7 +308,7 @@ def trust_tokens_for_others(statement: dict[str, Any]) -> None:
     ("change", "found"),
     [
         (trust_another_environment, ":environment:production"),
-        (trust_every_branch, "found repo:your-organization/iris-classifier:*"),
+        (trust_every_branch, "found repo:octo-org/iris-classifier:*"),
         (trust_tokens_for_others, "expected the audience sts.amazonaws.com, found somebody.else"),
     ],
 )

@@ -54,7 +54,6 @@ def command(
     with Report(f"Setting up AWS for {settings.name}") as report:
         aws = Aws(settings.region)
         github = find_repository(settings, repository, owner_id, repository_id)
-        refuse_example(github)
         report.fact("account", f"{aws.account}, {aws.region}")
         report.fact("repository", str(github))
         bootstrap(aws, settings, github, report, yes)
@@ -99,24 +98,20 @@ def find_repository(
 ) -> GitHubRepository:
     """Return the repository that may deploy: named, or `origin`'s, or the one in pyproject.toml; numbers from `gh`.
 
-    Raises PipelineError when the name isn't owner/name.
+    Raises PipelineError when the name isn't owner/name, or is the one of the default answer: a stranger's.
     """
     name = repository or origin() or settings.github_repository
     match = re.fullmatch(r"([A-Za-z0-9-]+)/([A-Za-z0-9._-]+)", name)
     if not match:
         raise PipelineError(f"`{name}` is no GitHub repository: give it as --repository owner/name.")
+    if match[1] == EXAMPLE_OWNER:
+        raise PipelineError(
+            f"`{name}` is the template's example and not yours: push this repository to GitHub first, so that `origin` "
+            "names it, or name it in pyproject.toml under [tool.lambda-model]."
+        )
     if not (owner_id and repository_id):
         owner_id, repository_id = numbers_of(name)
     return GitHubRepository(match[1], match[2], owner_id, repository_id)
-
-
-def refuse_example(github: GitHubRepository) -> None:
-    """Raise PipelineError for the repository of cookiecutter's default answer: a stranger's, who could then deploy."""
-    if github.owner == EXAMPLE_OWNER:
-        raise PipelineError(
-            f"`{github}` is the template's example and not yours: push this repository to GitHub first, so that "
-            "`origin` names it, or name it: `python -m pipeline bootstrap --repository owner/name`."
-        )
 
 
 def origin() -> str | None:

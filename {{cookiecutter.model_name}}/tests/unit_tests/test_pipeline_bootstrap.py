@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pipeline import bootstrap
-from pipeline.bootstrap import GitHubRepository, find_repository, parameters_of, provider_exists, refuse_example
+from pipeline.bootstrap import GitHubRepository, find_repository, parameters_of, provider_exists
 from pipeline.errors import PipelineError
 from pipeline.settings import Settings
 
@@ -46,7 +46,7 @@ def test_a_name_that_would_widen_the_trust_is_refused(name: str) -> None:
 
 def test_the_repository_of_the_default_answer_is_never_trusted() -> None:
     with pytest.raises(PipelineError, match="not yours"):
-        refuse_example(GitHubRepository("your-organization", "iris"))
+        find_repository(SETTINGS, "your-organization/iris", None, None)
 
 
 def test_numbers_that_are_not_known_now_stay_as_they_are_in_the_stack() -> None:
