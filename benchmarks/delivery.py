@@ -40,18 +40,12 @@ def measure_delivery(repository: Repository, state: Path) -> Delivery:
     ensure_engine()
     ensure_buildx()
     stand_in = ensure_base_image(PYTHON_VERSION)
-    pushed: list[str] = []
-    try:
-        with aws.start(state) as emulator:
-            return _measure(repository, emulator, pushed, stand_in)
-    finally:
-        # the emulator's function containers are gone only now
-        if pushed:
-            run(["docker", "image", "rm", "--force", *pushed], timeout=60)
+    with aws.start(state) as emulator:
+        return _measure(repository, emulator, stand_in)
 
 
-def _measure(repository: Repository, emulator: aws.Aws, pushed: list[str], stand_in: bool) -> Delivery:
-    """Do what `measure_delivery` says, adding each image to `pushed` before it is built."""
+def _measure(repository: Repository, emulator: aws.Aws, stand_in: bool) -> Delivery:
+    """Do what `measure_delivery` says."""
     env = emulator.env()
     pipeline = (repository.python, "-m", "pipeline")
     with stage("Set up the emulated account"):
@@ -60,14 +54,12 @@ def _measure(repository: Repository, emulator: aws.Aws, pushed: list[str], stand
         found = emulator.client("ecr").describe_repositories(repositoryNames=[MODEL_NAME])
         address = str(found["repositories"][0]["repositoryUri"])
     with stage("Build, push and release the first image"):
-        pushed.append(f"{address}:before")
-        before = build_and_push(repository, pushed[-1])
+        before = build_and_push(repository, f"{address}:before")
         repository.run(*pipeline, "infra", "--env", ENVIRONMENT, "--image", f"{address}@{before}", env=env)
         repository.run(*pipeline, "release", "--env", ENVIRONMENT, "--image", f"{address}@{before}", env=env)
     with stage("Change a line of code, build and push again"):
         change_a_line(repository)
-        pushed.append(f"{address}:after")
-        after = build_and_push(repository, pushed[-1])
+        after = build_and_push(repository, f"{address}:after")
     with stage("Release the pushed digest"):
         began = time.perf_counter()
         repository.run(*pipeline, "release", "--env", ENVIRONMENT, "--image", f"{address}@{after}", env=env)

@@ -101,10 +101,12 @@ class Aws:
         return f"{self.endpoint_url}/_aws/execute-api/{api_id}/{stage}"
 
     def stop(self) -> None:
-        """End this emulator (and no other) and remove the function containers it started. May be repeated."""
+        """End this emulator (and no other), and remove its function containers and images. May be repeated."""
         if _is_ours(self.pid, self.token):
             _end(self.pid, self.token)
-        _remove_containers(self.container_label)
+        with suppress(docker.errors.DockerException):
+            _remove_containers(self.container_label)
+            _remove_images(f"{LOOPBACK}:{self.port}/")
         if (state := _read_state(Path(self.state_dir))) and state.token == self.token:
             _state_file(Path(self.state_dir)).unlink(missing_ok=True)
 
@@ -280,10 +282,20 @@ def _docker() -> Any:
 
 
 def _remove_containers(label: str) -> None:
-    with suppress(docker.errors.DockerException):
-        for container in _docker().containers.list(all=True, filters={"label": label}):
-            with suppress(docker.errors.NotFound):
-                container.remove(force=True, v=True)
+    for container in _docker().containers.list(all=True, filters={"label": label}):
+        with suppress(docker.errors.NotFound):
+            container.remove(force=True, v=True)
+
+
+def _remove_images(registry: str) -> None:
+    """Make Docker forget the images of a registry: their tags and, where a function pulled them, their digests."""
+    engine = _docker()
+    for image in engine.images.list():
+        for name in (*image.tags, *image.attrs["RepoDigests"]):
+            if name.startswith(registry):
+                # Without its last tag Docker forgets the digests by itself.
+                with suppress(docker.errors.ImageNotFound):
+                    engine.images.remove(name, force=True)
 
 
 def _is_ours(pid: int, token: str) -> bool:

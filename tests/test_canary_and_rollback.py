@@ -11,12 +11,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 import requests
 
@@ -200,18 +198,6 @@ def world(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
         world.release(first)
         world.release(world.build("v1.1.0"), canary=0)
         yield world
-    forget_images(world.registry)
-
-
-def forget_images(registry: str) -> None:
-    """Remove what Docker knows of a registry, by tag and, where a function pulled it, by digest."""
-    engine = docker.from_env()
-    for image in engine.images.list():
-        for name in (*image.tags, *image.attrs["RepoDigests"]):
-            if name.startswith(registry):
-                # Without its last tag Docker forgets the digests by itself.
-                with suppress(docker.errors.ImageNotFound):
-                    engine.images.remove(name, force=True)
 
 
 @pytest.fixture

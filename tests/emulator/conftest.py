@@ -7,13 +7,11 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import docker
 import pytest
 
 from sandbox import aws as emulator
@@ -133,7 +131,7 @@ class Images:
 
 
 @pytest.fixture(scope="session")
-def images(aws: emulator.Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+def images(aws: emulator.Aws, tmp_path_factory: pytest.TempPathFactory) -> Images:
     """Images of the models "one", "two" and "dies", pushed with Docker and tagged with the model."""
     from sandbox.base_image import ensure_base_image, image_name
     from sandbox.engine import engine_missing
@@ -148,15 +146,7 @@ def images(aws: emulator.Aws, tmp_path_factory: pytest.TempPathFactory) -> Itera
     for model in ("one", "two", "dies"):
         build_and_push(tmp_path_factory.mktemp(model), f"{uri}:{model}", image_name("3.13"), model)
     found = ecr.describe_images(repositoryName=repository)["imageDetails"]
-    yield Images(repository, uri, {image["imageTags"][0]: image["imageDigest"] for image in found})
-    # Docker knows the images by their tags and, where a function pulled them, by their digests.
-    engine = docker.from_env()
-    for image in engine.images.list():
-        for name in (*image.tags, *image.attrs["RepoDigests"]):
-            if name.startswith(uri):
-                # Without its last tag Docker forgets the digests by itself.
-                with suppress(docker.errors.ImageNotFound):
-                    engine.images.remove(name, force=True)
+    return Images(repository, uri, {image["imageTags"][0]: image["imageDigest"] for image in found})
 
 
 def build_and_push(folder: Path, tag: str, base: str, model: str) -> None:
