@@ -242,7 +242,7 @@ def test_a_package_index_is_lent_to_a_build_by_name_so_that_its_address_is_writt
     for name in base_image.PIP_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     assert pip_build_arguments() == []
-    monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@packages.example/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@packages.example/python")
     assert pip_build_arguments() == ["--build-arg", "PIP_INDEX_URL"]
 
 
