@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import sys
@@ -11,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from uv import find_uv_bin
-
 from benchmarks.runtime import PYTHON_VERSION
-from sandbox.interpreters import ensure_python
+from sandbox.interpreters import user_environment
 from sandbox.progress import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,12 +34,8 @@ class Repository:
         return self.path / ".venv/bin/python"
 
     def run(self, *command: str | Path, env: Mapping[str, str] | None = None) -> str:
-        """Run `command` in the repository, where it finds uv and Python, and no trace of a workflow run."""
-        # uv looks for interpreters on PATH; a workflow's summary and commit are not the benchmark's
-        found = [Path(find_uv_bin()).parent, ensure_python(PYTHON_VERSION).parent]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
-        environment["PATH"] = os.pathsep.join([*map(str, found), os.environ["PATH"]])
-        return run(command, timeout=900, cwd=self.path, env=environment | dict(env or {}))
+        """Run `command` in the repository as a person would."""
+        return run(command, timeout=900, cwd=self.path, env=user_environment(PYTHON_VERSION) | dict(env or {}))
 
     def commit(self, message: str) -> None:
         """Commit everything, as one does before a push."""

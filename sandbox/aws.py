@@ -13,7 +13,6 @@ It keeps everything in memory and forgets it when stopped. Where it differs from
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import json
 import os
@@ -24,8 +23,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from typing import Any
 import boto3
 import docker
 
+from sandbox.engine import exclusive
 from sandbox.progress import StageFailed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +134,7 @@ def start(
     """
     state_dir = state_dir.resolve()
     state_dir.mkdir(parents=True, exist_ok=True)
-    with _exclusive(state_dir):
+    with exclusive(state_dir / "aws.lock"):
         if running := attach(state_dir):
             wanted = (port or running.port, auth, account_id, region)
             has = (running.port, running.auth, running.account_id, running.region)
@@ -149,11 +148,11 @@ def start(
             stale.stop()
         if port is not None:
             return _launch(state_dir, port, auth, account_id, region)
-        for choice in (DEFAULT_PORT, _any_port()):
+        for choice in (DEFAULT_PORT, any_port()):
             # Not asked first whether it is free: another could take it between the question and the start.
             with suppress(_PortTaken):
                 return _launch(state_dir, choice, auth, account_id, region)
-        return _launch(state_dir, _any_port(), auth, account_id, region)
+        return _launch(state_dir, any_port(), auth, account_id, region)
 
 
 def attach(state_dir: Path) -> Aws | None:
@@ -230,7 +229,8 @@ def _launch(state_dir: Path, port: int, auth: bool, account_id: str, region: str
     return aws
 
 
-def _any_port() -> int:
+def any_port() -> int:
+    """Return a port that nothing listens on at this moment."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -338,11 +338,3 @@ def _write_state(aws: Aws) -> None:
     path = _state_file(Path(aws.state_dir))
     path.touch(mode=0o600)
     path.write_text(json.dumps(asdict(aws), indent=2))
-
-
-@contextmanager
-def _exclusive(state_dir: Path) -> Iterator[None]:
-    """Let one process at a time start an emulator for `state_dir`."""
-    with (state_dir / "aws.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

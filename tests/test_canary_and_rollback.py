@@ -188,7 +188,7 @@ def world(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
     ensure_base_image(demo.PYTHON)
     repository = bake()
     commit(repository)
-    with aws.start(tmp_path_factory.mktemp("aws"), port=aws._any_port(), auth=True) as account:
+    with aws.start(tmp_path_factory.mktemp("aws"), port=aws.any_port(), auth=True) as account:
         demo.bootstrap(repository, account)
         environment = user_environment(demo.PYTHON) | as_deploy_role(account)
         found = account.client("ecr").describe_repositories(repositoryNames=[demo.MODEL])["repositories"]

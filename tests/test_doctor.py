@@ -121,7 +121,7 @@ def repository(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def fresh(repository: Path, state: Path) -> Iterator[World]:
-    with emulator.start(state, port=emulator._any_port(), auth=True) as account:
+    with emulator.start(state, port=emulator.any_port(), auth=True) as account:
         yield World(account, repository)
 
 

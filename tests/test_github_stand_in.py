@@ -382,7 +382,7 @@ ACCOUNT = "123456789012"
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     """An AWS account that enforces its policies, with a role that only `acme/iris` in `staging` may assume."""
-    with aws.start(tmp_path_factory.mktemp("aws"), port=aws._any_port(), auth=True, account_id=ACCOUNT) as running:
+    with aws.start(tmp_path_factory.mktemp("aws"), port=aws.any_port(), auth=True, account_id=ACCOUNT) as running:
         iam = running.client("iam")
         provider = iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=["sts.amazonaws.com"])
         condition = {

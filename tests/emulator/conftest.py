@@ -58,7 +58,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
-    with emulator.start(tmp_path_factory.mktemp("aws"), port=emulator._any_port()) as running:
+    with emulator.start(tmp_path_factory.mktemp("aws"), port=emulator.any_port()) as running:
         yield running
 
 

@@ -24,7 +24,7 @@ SUBJECT = "repo:someone/iris-classifier:environment:staging"
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with emulator.start(tmp_path_factory.mktemp("strict"), port=emulator._any_port(), auth=True) as running:
+    with emulator.start(tmp_path_factory.mktemp("strict"), port=emulator.any_port(), auth=True) as running:
         running.client("iam").create_open_id_connect_provider(Url=ISSUER, ClientIDList=["sts.amazonaws.com"])
         yield running
 

@@ -42,7 +42,7 @@ def taken() -> Iterator[int]:
 
 
 def test_it_survives_the_process_that_started_it_and_is_found_by_its_folder(tmp_path: Path) -> None:
-    program = f"from pathlib import Path; from sandbox import aws; aws.start(Path({str(tmp_path)!r}), aws._any_port())"
+    program = f"from pathlib import Path; from sandbox import aws; aws.start(Path({str(tmp_path)!r}), aws.any_port())"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=emulator.ROOT)
     found = emulator.attach(tmp_path)
     assert found is not None
@@ -76,7 +76,7 @@ def test_without_a_port_it_goes_elsewhere_when_the_usual_one_is_taken(
 
 
 def test_two_emulators_know_nothing_of_each_other(aws: Aws, tmp_path: Path) -> None:
-    with emulator.start(tmp_path, port=emulator._any_port()) as other:
+    with emulator.start(tmp_path, port=emulator.any_port()) as other:
         other.client("s3").create_bucket(
             Bucket="only-there", CreateBucketConfiguration={"LocationConstraint": other.region}
         )
@@ -103,7 +103,7 @@ def test_stopping_removes_the_function_containers_even_after_a_crash(aws: Aws, i
     import docker
 
     engine = docker.from_env()
-    with emulator.start(tmp_path, port=emulator._any_port()) as other:
+    with emulator.start(tmp_path, port=emulator.any_port()) as other:
         label = other.container_label.partition("=")
         container = engine.containers.create(images.by_digest("one"), labels={label[0]: label[2]})
         os.kill(other.pid, signal.SIGKILL)

@@ -21,7 +21,6 @@ from serving.problem import Problem
 
 # Loaded once, while Lambda starts the function and its processor is at full speed.
 MODEL = Model(Path(__file__).parents[1] / "artifacts")
-MODEL_ID = {"name": MODEL.passport["name"], "version": MODEL.passport["version"]}
 FUNCTION_VERSION = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "local")
 
 # 1,000 instances of some hundred features; Lambda itself takes 6 MB and would answer without a reason.
@@ -37,11 +36,29 @@ class Request(NamedTuple):
     request_id: str
 
 
-class Answer(msgspec.Struct):
-    """The answer of `POST /predict` and of a direct invocation."""
+class ModelId(msgspec.Struct, frozen=True):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+MODEL_ID = ModelId(MODEL.passport["name"], MODEL.passport["version"])
+
+
+class Predictions(msgspec.Struct, frozen=True):
+    """One prediction for each instance, in the same order."""
 
     predictions: list[Prediction]
-    model: dict[str, str]
+    model: ModelId
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The function is up and the model is loaded."""
+
+    status: str
+    model: ModelId
+    function_version: str
 
 
 def answer_http(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -100,25 +117,21 @@ def route(request: Request) -> Callable[[Request], Any]:
     return answer
 
 
-def post_predict(request: Request) -> Answer:
+def post_predict(request: Request) -> Predictions:
     """POST /predict."""
     return predict(instances.decode_json(read_body(request.event)), request.request_id)
 
 
-def get_health(_: Request) -> dict[str, Any]:
+def get_health(_: Request) -> Health:
     """GET /health: ready, since an answer means that the model is loaded."""
-    return {
-        "status": "ready",
-        "model": MODEL_ID,
-        "function_version": FUNCTION_VERSION,
-    }
+    return Health("ready", MODEL_ID, FUNCTION_VERSION)
 
 
 def get_openapi(_: Request) -> dict[str, Any]:
     """GET /openapi.json."""
     from serving import openapi  # only this route needs it
 
-    return openapi.document(MODEL_ID["name"], MODEL_ID["version"], MAX_BODY_BYTES)
+    return openapi.document(MODEL_ID.name, MODEL_ID.version, MAX_BODY_BYTES)
 
 
 ROUTES: dict[str, tuple[str, Callable[[Request], Any]]] = {
@@ -151,10 +164,10 @@ def body_too_large() -> Problem:
     )
 
 
-def predict(payload: Any, request_id: str) -> Answer:
+def predict(payload: Any, request_id: str) -> Predictions:
     """Check the payload, ask the model and log each prediction."""
     started = time.perf_counter()
     checked = instances.validate(payload)
     predictions = MODEL.predict(checked)
-    telemetry.log_predictions(request_id, MODEL_ID["version"], checked, predictions, time.perf_counter() - started)
-    return Answer(predictions, MODEL_ID)
+    telemetry.log_predictions(request_id, MODEL_ID.version, checked, predictions, time.perf_counter() - started)
+    return Predictions(predictions, MODEL_ID)

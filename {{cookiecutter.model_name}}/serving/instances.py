@@ -92,8 +92,9 @@ def explain(index: int, given: Any, message: str) -> str:
     reason, _, place = message.partition(" - at `$")
     place = place.removesuffix("`")
     reason = reason[:1].lower() + reason[1:]
-    for name, kind in JSON_KINDS.items():
-        reason = reason.replace(f"`{name}`", kind)
+    if reason.startswith("expected"):
+        for name, kind in JSON_KINDS.items():
+            reason = reason.replace(f"`{name}`", kind)
     if isinstance(given, list):
         if position := re.fullmatch(r"\[(\d+)\]", place):
             number = int(position[1])

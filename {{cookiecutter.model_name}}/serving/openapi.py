@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 
-from model_code.schema import MAX_INSTANCES, Instance, Prediction
+from model_code.schema import MAX_INSTANCES, Instance
+from serving.api import Health, Predictions
 from serving.instances import FIELDS, NAMES
 
 PROBLEM_STATUSES = {
@@ -12,28 +13,6 @@ PROBLEM_STATUSES = {
     "413": "The body is too large.",
     "422": "The JSON is not what the schema asks for; the detail names the instance and the field.",
 }
-
-
-class ModelId(msgspec.Struct):
-    """Which model answered."""
-
-    name: str
-    version: str
-
-
-class Predictions(msgspec.Struct):
-    """One prediction for each instance, in the same order."""
-
-    predictions: list[Prediction]
-    model: ModelId
-
-
-class Health(msgspec.Struct):
-    """The function is up and the model is loaded."""
-
-    status: str
-    model: ModelId
-    function_version: str
 
 
 class ProblemDetails(msgspec.Struct):

@@ -13,7 +13,7 @@ def log_predictions(
     request_id: str, version: str, instances: Sequence[Instance], predictions: Sequence[Prediction], seconds: float
 ) -> None:
     """Write one JSON line a prediction: what was asked, what was answered, by which model, in what time."""
-    line = {"event": "prediction", "request_id": request_id, "model_version": version, "index": 0}
+    line: dict[str, object] = {"event": "prediction", "request_id": request_id, "model_version": version}
     line["duration_ms"] = round(seconds * 1000, 3)
     lines = []
     for index, (instance, prediction) in enumerate(zip(instances, predictions, strict=True)):

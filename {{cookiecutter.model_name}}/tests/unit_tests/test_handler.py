@@ -3,6 +3,7 @@
 import base64
 import json
 
+import msgspec
 import pytest
 
 import lambda_function
@@ -87,7 +88,7 @@ def test_every_answer_says_which_version_of_the_function_gave_it(context):
 def test_health_says_ready_and_which_model(context):
     _, health = call(context, "GET", "/health")
     assert health["status"] == "ready"
-    assert health["model"] == api.MODEL_ID
+    assert health["model"] == msgspec.to_builtins(api.MODEL_ID)
 
 
 @pytest.mark.parametrize("kind", KINDS)
