@@ -41,6 +41,7 @@ FILES = [
     ".dockerignore",
     ".github/dependabot.yml",
     ".github/workflows/ci_cd.yml",
+    ".github/workflows/rollback.yml",
     ".gitignore",
     ".pre-commit-config.yaml",
     "CHANGELOG.md",
