@@ -7,10 +7,11 @@ import copy
 import fnmatch
 import json
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from ministack.services import apigateway_v1, lambda_svc
+from ministack.services import apigateway_v1, cloudwatch, lambda_svc
 from ministack.services.cloudformation import provisioners
 
 from sandbox.fidelity import Response, refuse, replaces
@@ -74,15 +75,44 @@ def _no_such_deployment(api_id: str, deployment_id: Any) -> Response | None:
 _serving: contextvars.ContextVar[str | None] = contextvars.ContextVar("serving", default=None)
 
 
+# Milliseconds that the integrations of a request took.
+_integration: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("integration", default=None)
+
+
 @replaces(apigateway_v1, "_execute_in_scope")
 async def execute(original: Any, request: Any, api_id: str, stage_name: str, *rest: Any) -> Any:
-    """A stage serves the snapshot of its deployment."""
+    """A stage serves the snapshot of its deployment, and counts its requests."""
     stage = (apigateway_v1._stages_v1.get(api_id) or {}).get(stage_name) or {}
-    token = _serving.set(_snapshot(api_id, stage.get("deploymentId", "")))
+    taken: list[float] = []
+    serving = _serving.set(_snapshot(api_id, stage.get("deploymentId", "")))
+    integration = _integration.set(taken)
+    started = time.monotonic()
     try:
-        return await original(request, api_id, stage_name, *rest)
+        response = await original(request, api_id, stage_name, *rest)
     finally:
-        _serving.reset(token)
+        _serving.reset(serving)
+        _integration.reset(integration)
+    if stage:
+        _count(api_id, stage_name, response[0], (time.monotonic() - started) * 1000, taken)
+    return response
+
+
+def _count(api_id: str, stage_name: str, status: int, latency: float, integration: list[float]) -> None:
+    """Metrics by API and by its stage; an error is 1 or 0, so that their average is the share of errors.
+
+    API Gateway developer guide, "Amazon API Gateway dimensions and metrics".
+    """
+    metrics: list[tuple[str, float, str]] = [
+        ("Count", 1, "Count"),
+        ("4XXError", int(400 <= status < 500), "Count"),
+        ("5XXError", int(status >= 500), "Count"),
+        ("Latency", latency, "Milliseconds"),
+        *(("IntegrationLatency", milliseconds, "Milliseconds") for milliseconds in integration),
+    ]
+    by_api = {"ApiName": apigateway_v1._rest_apis[api_id]["name"]}
+    for dimensions in (by_api, by_api | {"Stage": stage_name}):
+        for name, value, unit in metrics:
+            cloudwatch.record_metric("AWS/ApiGateway", name, value, unit, dimensions)
 
 
 @replaces(apigateway_v1, "_match_resource_tree")
@@ -119,9 +149,14 @@ async def invoke_proxy(
     reference = apigateway_v1._extract_lambda_ref_from_integration_uri(uri)
     if not _may_invoke(reference, f"{api_id}/{stage_name}/{method}{path}"):
         return apigateway_v1._gw_error("API_CONFIGURATION_ERROR", "Internal server error")
-    return await original(
-        integration | {"uri": uri}, api_id, stage_name, stage, resource, path, method, *rest, **options
-    )
+    started = time.monotonic()
+    try:
+        return await original(
+            integration | {"uri": uri}, api_id, stage_name, stage, resource, path, method, *rest, **options
+        )
+    finally:
+        if (taken := _integration.get()) is not None:
+            taken.append((time.monotonic() - started) * 1000)
 
 
 def _may_invoke(function: str, source: str) -> bool:

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from sandbox.aws import Aws
 from tests.emulator.conftest import unique
+from tests.emulator.test_metrics import total
 
 
 @dataclass(frozen=True)
@@ -170,3 +171,14 @@ def test_a_binary_body_arrives_in_base64_and_goes_back_as_it_was(api: Api) -> No
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
     answer = requests.post(url, data=b"\x89PNG", headers=headers, timeout=30)
     assert (answer.headers["X-Got"], answer.content) == ("iVBORw==", b"\x89PNG")
+
+
+def test_requests_errors_and_times_are_counted_by_api_and_stage(api: Api) -> None:
+    api.deploy()
+    assert [api.call(ask).status_code for ask in ({}, {"do": "raise"}, {})] == [200, 502, 200]
+    name = api.aws.client("apigateway").get_rest_api(restApiId=api.id)["name"]
+    for by in ({"ApiName": name}, {"ApiName": name, "Stage": "staging"}):
+        counted = {it: total(api.aws, "AWS/ApiGateway", it, **by) for it in ("Count", "5XXError", "4XXError")}
+        assert counted == {"Count": 3, "5XXError": 1, "4XXError": 0}
+        latency, integration = (total(api.aws, "AWS/ApiGateway", it, **by) for it in ("Latency", "IntegrationLatency"))
+        assert 0 < integration <= latency
