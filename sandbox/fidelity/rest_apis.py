@@ -79,8 +79,8 @@ _serving: contextvars.ContextVar[str | None] = contextvars.ContextVar("serving",
 _integration: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("integration", default=None)
 
 
-@replaces(apigateway_v1, "_execute_in_scope")
-async def execute(original: Any, request: Any, api_id: str, stage_name: str, *rest: Any) -> Any:
+@replaces(apigateway_v1, "_handle_execute_in_scope")
+async def execute(original: Any, api_id: str, stage_name: str, *rest: Any) -> Any:
     """A stage serves the snapshot of its deployment, and counts its requests."""
     stage = (apigateway_v1._stages_v1.get(api_id) or {}).get(stage_name) or {}
     taken: list[float] = []
@@ -88,7 +88,7 @@ async def execute(original: Any, request: Any, api_id: str, stage_name: str, *re
     integration = _integration.set(taken)
     started = time.monotonic()
     try:
-        response = await original(request, api_id, stage_name, *rest)
+        response = await original(api_id, stage_name, *rest)
     finally:
         _serving.reset(serving)
         _integration.reset(integration)
