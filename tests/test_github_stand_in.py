@@ -16,7 +16,7 @@ import pytest
 from sandbox import aws
 from sandbox.aws import Aws
 from sandbox.engine import engine_missing
-from sandbox.github import Event, Repository, Run, pull_request, push, run_workflow, tag, workflow_dispatch
+from sandbox.github import Event, Kept, Repository, Run, pull_request, push, run_workflow, tag, workflow_dispatch
 from sandbox.progress import StageFailed
 
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
@@ -231,6 +231,74 @@ def test_artifacts_go_from_job_to_job_by_upload_and_download_alone(world: World)
     assert run.jobs["look"].step("see").output == ["model.json", "report.html", "good"]
     assert (run.artifacts["report"] / "report.html").read_text() == "good\n"
     assert "Artifact not found for name: nothing" in run.messages("error")[0]
+
+
+GH = {"GH_TOKEN": "${{ github.token }}", "GH_REPO": "${{ github.repository }}"}
+RELEASE = (
+    "echo Better. > notes.md; echo {} > model.json; gh release view v1 > /dev/null || "
+    "gh release create v1 --verify-tag --prerelease=true --title 'Version 1' --notes-file notes.md model.json"
+)
+
+
+def test_gh_makes_a_release_of_a_tag_once_and_it_is_there_in_later_runs(world: World, tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "github")
+    release = job({"name": "release", "run": RELEASE, "env": GH}, permissions={"contents": "write"})
+    run = world.run(workflow(a=release), tag("v1"), kept=kept)
+    assert run.ok, run.failure()
+    assert run.jobs["a"].steps[0].output == ["release not found", "https://github.com/acme/iris/releases/tag/v1"]
+    made = kept.release("v1")
+    assert made
+    assert (made["tagName"], made["name"], made["body"]) == ("v1", "Version 1", "Better.\n")
+    assert made["isPrerelease"] is True
+    assert kept.assets("v1")["model.json"].read_text() == "{}\n"
+    run = world.again(tag("v1"), kept=kept)
+    assert run.ok, run.failure()
+    assert run.jobs["a"].steps[0].output == []
+
+
+@pytest.mark.parametrize(
+    ("command", "permissions", "environment", "told"),
+    [
+        (RELEASE, {"contents": "read"}, GH, "Resource not accessible by integration"),
+        (RELEASE, {"contents": "write"}, {**GH, "GH_TOKEN": ""}, "set the GH_TOKEN environment variable"),
+        (RELEASE, {"contents": "write"}, {**GH, "GH_TOKEN": "ghp_mine"}, "Bad credentials"),
+        (RELEASE, {"contents": "write"}, {**GH, "GH_REPO": ""}, "failed to determine base repo"),
+        (RELEASE.replace("v1", "v2"), {"contents": "write"}, GH, "tag v2 doesn't exist in the repo acme/iris"),
+        (RELEASE.replace("--verify-tag", "--verify"), {"contents": "write"}, GH, "doesn't know this command"),
+        ("gh repo delete", {"contents": "write"}, GH, "doesn't know this command"),
+    ],
+)
+def test_gh_refuses_what_github_refuses_and_what_the_stand_in_does_not_know(
+    world: World, tmp_path: Path, command: str, permissions: dict, environment: dict, told: str
+) -> None:
+    kept = Kept(tmp_path / "github")
+    step = {"name": "release", "run": command, "env": environment}
+    run = world.run(workflow(a=job(step, permissions=permissions)), tag("v1"), kept=kept)
+    assert run.results == {"a": "failure"}
+    assert told in "\n".join(run.jobs["a"].step("release").output)
+    assert kept.release("v1") is kept.release("v2") is None
+
+
+def test_what_a_run_left_is_known_after_it(world: World, tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "github")
+    upload = {"uses": "actions/upload-artifact@v7", "with": {"name": "figures", "path": "figures.json"}}
+    sha = world.run(workflow(a=job("echo 1 > figures.json", upload)), kept=kept) and world.git("rev-parse", "HEAD")
+    world.run(workflow(a=job("exit 1")), kept=kept)
+    failed, good = kept.runs()
+    assert (good["headBranch"], good["headSha"], good["event"]) == ("main", sha, "push")
+    assert (good["conclusion"], failed["conclusion"]) == ("success", "failure")
+    assert (kept.artifacts(good["databaseId"])["figures"] / "figures.json").read_text() == "1\n"
+    assert kept.artifacts(failed["databaseId"]) == {}
+
+
+def test_a_checkout_has_the_history_and_the_branches_only_where_it_asks_for_them(world: World) -> None:
+    world.commit({"README.md": "before"})
+    show = {"name": "show", "run": "git rev-list --count HEAD; git rev-parse -q --verify origin/main || echo no main"}
+    deep = {"uses": CHECKOUT, "with": {"fetch-depth": 0}}
+    run = world.run(workflow(shallow=job({"uses": CHECKOUT}, show), deep=job(deep, show)), tag("v1"))
+    assert run.ok, run.failure()
+    assert run.jobs["shallow"].step("show").output == ["1", "no main"]
+    assert run.jobs["deep"].step("show").output == ["2", world.git("rev-parse", "main")]
 
 
 def test_tokens_go_to_jobs_that_may_have_them_with_the_subject_github_gives(world: World) -> None:

@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sandbox import progress
@@ -33,6 +34,7 @@ from sandbox.github.events import (
     tag,
     workflow_dispatch,
 )
+from sandbox.github.kept import Kept
 from sandbox.github.oidc import Repository
 from sandbox.github.runner import Runner
 from sandbox.github.runs import Annotation, Job, Run, Step
@@ -43,6 +45,7 @@ __all__ = [
     "Annotation",
     "Event",
     "Job",
+    "Kept",
     "Repository",
     "Run",
     "Step",
@@ -60,6 +63,7 @@ def run_workflow(
     event: Event,
     *,
     directory: Path,
+    kept: Kept | None = None,
     on_github: Repository | None = None,
     variables: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
@@ -70,7 +74,8 @@ def run_workflow(
     """Run `workflow` (e.g. `ci_cd.yml`) of the git repository at `repository` for `event`, on its current commit.
 
     `directory` is where the run happens: it must not exist yet or be empty; `artifacts/`, by name, and `act.jsonl` stay
-    in it. `variables` and `secrets` are the repository's. Steps see `AWS_ENDPOINT_URL` but no AWS credentials: those
+    in it. `kept` is what earlier runs left on GitHub, and keeps this one; without it nothing was there and nothing
+    stays. `variables` and `secrets` are the repository's. Steps see `AWS_ENDPOINT_URL` but no AWS credentials: those
     they get with a token, as on GitHub. `timeout` in seconds is for the whole run; a job's own `timeout-minutes`
     counts too. `show` tells what happens as it happens.
 
@@ -112,11 +117,14 @@ def run_workflow(
         "run_attempt": "1",
     }
     service = oidc.TokenService(on_github, event_name=event.name, ref=ref, claims=claims)
+    started = datetime.now(UTC)
     with Runner(directory, repository, sha, ref, on_github) as runner, oidc.serve(service):
+        kept = kept or Kept(runner.path("kept"))
         runner.write("workflow.yml", workflows.as_act_needs_it(definition, runner, service))
         runner.write("event.json", payload(repository, event, definition, on_github, sha, before))
         runner.write("variables.yml", dict(variables or {}))
-        runner.write("secrets.yml", dict(secrets or {}))
+        own = {"GITHUB_TOKEN": runner.token, **(secrets or {})}
+        runner.write("secrets.yml", own)
         command: list[str | Path] = [
             _program("act"), event.name,
             "-C", runner.clone, "-W", runner.path("workflow.yml"), "-e", runner.path("event.json"),
@@ -136,9 +144,21 @@ def run_workflow(
             command += ["-P", f"{label}=-self-hosted"]
         for uses, stand_in in stand_ins.items():
             command += ["--local-repository", f"{uses}={stand_in}"]
-        record = act.Record(definition, runner, act.Display(show), masks=list((secrets or {}).values()))
-        act.follow(command, runner.environment(aws_endpoint_url), record, time.monotonic() + timeout)
-        return record.finish()
+        record = act.Record(definition, runner, act.Display(show), masks=list(own.values()))
+        act.follow(command, runner.environment(aws_endpoint_url, kept), record, time.monotonic() + timeout)
+        run = record.finish()
+        facts = {
+            "databaseId": int(run_id),
+            "workflowName": claims["workflow"],
+            "event": event.name,
+            "headBranch": event.ref.removeprefix("refs/heads/").removeprefix("refs/tags/"),
+            "headSha": sha,
+            "status": "completed",
+            "conclusion": "success" if run.ok else "failure",
+            "createdAt": started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        kept.add_run(facts, run.artifacts)
+        return run
 
 
 def _program(name: str) -> str:

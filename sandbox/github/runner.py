@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
+import shlex
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from sandbox.github.events import git
+from sandbox.github.kept import Kept
 from sandbox.github.oidc import Repository
 from sandbox.interpreters import UV_CACHE
 
@@ -36,6 +39,8 @@ class Runner:
         # act splits the command line of a step at every space, so below a path with one it runs in another place.
         self._passing = Path(tempfile.mkdtemp()) if " " in str(self.directory) else self.directory / "run"
         self.clone = self.path("clone")
+        # What `github.token` is in this run.
+        self.token = f"ghs_{secrets.token_hex(18)}"
         self._repository = repository
         self._sha, self._ref, self._on_github = sha, ref, on_github
 
@@ -74,7 +79,7 @@ class Runner:
         _docker_settings_without_logins(docker)
         return {"HOME": str(home), "DOCKER_CONFIG": str(docker)}
 
-    def environment(self, aws_endpoint_url: str | None) -> dict[str, str]:
+    def environment(self, aws_endpoint_url: str | None, kept: Kept) -> dict[str, str]:
         """Return the whole environment of act, which in host mode is that of every step too."""
         environment = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
         own = {str(Path(sys.prefix) / "bin"), os.environ.get("VIRTUAL_ENV", sys.prefix) + "/bin"}
@@ -93,6 +98,8 @@ class Runner:
             "STAND_IN_HOME": str(Path.home()),
             "STAND_IN_ORIGIN": str(self.path("origin.git")),
             "STAND_IN_ARTIFACTS": str(self.artifacts),
+            "STAND_IN_KEPT": str(kept.directory.resolve()),
+            "STAND_IN_TOKEN": self.token,
             "STAND_IN_MASKS": str(self.path("masks.json")),
         }
         if aws_endpoint_url:
@@ -100,15 +107,16 @@ class Runner:
         return environment
 
     def _write_commands(self) -> None:
-        # -P keeps the work tree, which is the current directory, from shadowing modules.
-        command = self.path("stand-in")
-        root = Path(__file__).parents[2]
-        command.write_text(f"#!/bin/sh\nPYTHONPATH='{root}' exec '{sys.executable}' -P -m sandbox.actions \"$@\"\n")
-        command.chmod(0o700)
         self.path("bin").mkdir()
-        command = self.path("bin/without-terminal")
-        command.write_text('#!/bin/bash\n"$@" </dev/null 2>&1 | cat\nexit "${PIPESTATUS[0]}"\n')
-        command.chmod(0o700)
+        # -P keeps the work tree, which is the current directory, from shadowing modules.
+        python = f"PYTHONPATH={shlex.quote(str(Path(__file__).parents[2]))} exec {shlex.quote(sys.executable)} -P -m"
+        for name, text in {
+            "stand-in": f'#!/bin/sh\n{python} sandbox.actions "$@"\n',
+            "bin/gh": f'#!/bin/sh\n{python} sandbox.github.gh "$@"\n',
+            "bin/without-terminal": '#!/bin/bash\n"$@" </dev/null 2>&1 | cat\nexit "${PIPESTATUS[0]}"\n',
+        }.items():
+            self.path(name).write_text(text)
+            self.path(name).chmod(0o700)
 
 
 def _docker_settings_without_logins(directory: Path) -> None:

@@ -19,6 +19,7 @@ STAND_INS = Path(__file__).parents[1] / "actions"
 RUNNERS = ("ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04") + (
     ("ubuntu-24.04-arm",) if platform.machine() in ("aarch64", "arm64") else ()
 )
+PERMISSIONS = ("actions", "attestations", "contents", "id-token", "pull-requests")
 # The id of the step that is added to every job with outputs (see `_checked_outputs`).
 OUTPUTS_STEP = "stand-in-outputs"
 # Source: "Workflow syntax for GitHub Actions", `jobs.<job_id>.steps[*].shell`.
@@ -82,8 +83,10 @@ def as_act_needs_it(definition: dict[str, Any], runner: Runner, service: TokenSe
     # A deep copy: `definition` stays what the repository says.
     changed: dict[str, Any] = json.loads(json.dumps(definition))
     for name, job in changed["jobs"].items():
+        permissions = _permissions(job.get("permissions", changed.get("permissions")))
         job["env"] = {**(job.get("env") or {}), **runner.job_environment(name)}
-        if _may_have_tokens(job.get("permissions", changed.get("permissions"))):
+        job["env"]["STAND_IN_PERMISSIONS"] = json.dumps(permissions)
+        if permissions.get("id-token") == "write":
             environment = job.get("environment") or ""
             if isinstance(environment, dict):
                 environment = environment["name"]
@@ -133,8 +136,14 @@ def _without_terminal(shell: str | None) -> str:
     return f"without-terminal {SHELLS.get(shell, shell)}"
 
 
-def _may_have_tokens(permissions: object) -> bool:
-    return permissions == "write-all" or (isinstance(permissions, dict) and permissions.get("id-token") == "write")
+def _permissions(declared: object) -> dict[str, str]:
+    """Return what a job's token may do ("Workflow syntax for GitHub Actions", `permissions`)."""
+    if isinstance(declared, dict):
+        return declared
+    if declared is None:
+        # The setting of new repositories.
+        return {"contents": "read", "packages": "read"}
+    return dict.fromkeys(PERMISSIONS, "write" if declared == "write-all" else "read")
 
 
 def _default_shell(holder: Mapping[str, Any]) -> str | None:
