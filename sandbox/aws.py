@@ -2,7 +2,7 @@
 
 It keeps everything in memory and forgets it when stopped. Where it differs from AWS:
 
-- ECR checks no registry passwords, scans nothing, and applies no lifecycle rule.
+- ECR checks no registry passwords, finds in a scan what a label of the image says, and applies no lifecycle rule.
 - Lambda answers from the new code as soon as an update begins, starts no sandbox ahead of a call, doesn't reserve
   concurrency for versions, and has no VPC. `context.invoked_function_arn` is what the emulator in the image says.
 - API Gateway writes no access logs, publishes no metrics of its own, and knows one Lambda error where AWS has many.
