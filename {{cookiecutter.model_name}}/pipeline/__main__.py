@@ -2,7 +2,7 @@
 
 import typer
 
-from pipeline import bootstrap, doctor, history, infra, release, rollback, smoke
+from pipeline import bootstrap, doctor, figures, history, infra, release, rollback, smoke
 
 app = typer.Typer(
     help="Set up the AWS account, deploy the infrastructure, release an image or roll back, check an endpoint.",
@@ -10,6 +10,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.command("figures")(figures.command)
 app.command("bootstrap")(bootstrap.command)
 app.command("doctor")(doctor.command)
 app.command("infra")(infra.command)
