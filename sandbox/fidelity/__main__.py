@@ -13,7 +13,14 @@ import ministack.app
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from sandbox.fidelity import functions, identity, metrics, registry, rest_apis  # noqa: F401 - importing applies the patches
+from sandbox.fidelity import (  # noqa: F401 - importing applies the patches
+    cloudformation,
+    functions,
+    identity,
+    metrics,
+    registry,
+    rest_apis,
+)
 
 
 def main() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextvars
 import os
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from xml.sax.saxutils import escape
 
 import ministack.app
 from ministack.core import iam_actions, iam_evaluator
-from ministack.core.responses import get_account_id
-from ministack.services import cognito, iam, sts
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import cognito, iam, lambda_svc, sts
 from ministack.services.cloudformation import provisioners
 
-from sandbox.fidelity import Response, replaces
+from sandbox.fidelity import Response, refuse, replaces
 
 # --- Who may do what ------------------------------------------------------------------------------------------
 
@@ -84,7 +86,128 @@ def resource_arn(
     return arn
 
 
+@replaces(iam_actions, "request_tag_context")
+def request_context(original: Any, service: str, action: str, body: bytes, parameters: dict[str, Any]) -> Any:
+    """`iam:PermissionsBoundary` is the boundary that a call sets, else the one that the role has.
+
+    Service authorization reference, "AWS IAM": the actions of a role's policies, of its boundary, and CreateRole.
+    """
+    context = original(service, action, body, parameters)
+    name = (parameters.get("RoleName") or [""])[0]
+    if service == "iam" and action.endswith(("Role", "RolePolicy", "RolePermissionsBoundary")):
+        role = iam._roles.get(name) or {}
+        boundary = (parameters.get("PermissionsBoundary") or [role.get("PermissionsBoundary")])[0]
+        if boundary:
+            context = context | {"iam:PermissionsBoundary": boundary}
+    return context
+
+
+@replaces(lambda_svc, "_create_function")
+def create_function(original: Any, data: dict[str, Any]) -> Response:
+    """See `may_pass_role`."""
+    return may_pass_role(data) or original(data)
+
+
+@replaces(lambda_svc, "_update_config")
+def update_configuration(original: Any, name: str, data: dict[str, Any]) -> Response:
+    """See `may_pass_role`."""
+    return may_pass_role(data) or original(name, data)
+
+
+def may_pass_role(data: Mapping[str, Any]) -> Response | None:
+    """Return the refusal of a caller who gives a function a role without iam:PassRole (IAM user guide, "Grant a user
+    permissions to pass a role to an AWS service"); None when the call goes on.
+    """
+    key = iam_evaluator._verified_key.get()
+    if not ministack.app.AUTH or "Role" not in data:
+        return None
+    action, role, service = "iam:PassRole", data["Role"], {"iam:PassedToService": "lambda.amazonaws.com"}
+    denied = iam_evaluator.enforce(key, action, "iam", get_region(), role, service)
+    if not denied:
+        return None
+    why = iam_actions.identity_denial_message(action, denied.principal_arn, role, denied.decision == "Deny")
+    return refuse("AccessDeniedException", why, 403)
+
+
+# --- Simulation -----------------------------------------------------------------------------------------------
+
+
+def simulate_principal_policy(parameters: dict[str, list[str]]) -> Response:
+    """SimulatePrincipalPolicy (IAM API reference): each action on each resource, with the context that is given.
+
+    For roles: their policies, within their permissions boundary.
+    """
+    source = parameters["PolicySourceArn"][0]
+    account, name = get_account_id(), source.rpartition("/")[2]
+    if ":role/" not in source or name not in iam._roles:
+        response: Response = iam._error(404, "NoSuchEntity", f"The role {source} cannot be found.", ns="iam")
+        return response
+    policies = iam_evaluator._gather_role_policies(name, account)
+    limits = iam_evaluator._permissions_boundary(iam._roles, name, account)
+    entries = "ContextEntries.member"
+    context = {
+        parameters[f"{entries}.{number}.ContextKeyName"][0].lower(): values[0] if len(values) == 1 else values
+        for number in _numbers(parameters, entries)
+        if (values := _members(parameters, f"{entries}.{number}.ContextKeyValues"))
+    }
+    decisions = {"Allow": "allowed", "Deny": "explicitDeny", "ImplicitDeny": "implicitDeny"}
+    results = ""
+    for action in _members(parameters, "ActionNames"):
+        for resource in _members(parameters, "ResourceArns") or ["*"]:
+            asked = iam_evaluator.EvalContext(
+                principal_arn=source, principal_type="AssumedRole", principal_account=account, action=action,
+                resource_arn=resource, region=get_region(), service_context=context,
+            )  # fmt: skip
+            decision = decisions[iam_evaluator.evaluate(asked, policies, *limits).decision]
+            results += (
+                f"<member><EvalActionName>{escape(action)}</EvalActionName>"
+                f"<EvalResourceName>{escape(resource)}</EvalResourceName><EvalDecision>{decision}</EvalDecision></member>"
+            )
+    call = "SimulatePrincipalPolicy"
+    answer = f"<EvaluationResults>{results}</EvaluationResults><IsTruncated>false</IsTruncated>"
+    response = iam._xml(200, f"{call}Response", f"<{call}Result>{answer}</{call}Result>", ns="iam")
+    return response
+
+
+iam._IAM_HANDLERS["SimulatePrincipalPolicy"] = simulate_principal_policy
+
+
+def _numbers(parameters: Mapping[str, Any], name: str) -> list[int]:
+    """The numbers that a list of a query has members for."""
+    found = {re.match(re.escape(name) + r"\.(\d+)", parameter) for parameter in parameters}
+    return sorted({int(match[1]) for match in found if match})
+
+
+def _members(parameters: Mapping[str, list[str]], name: str) -> list[str]:
+    """The members of a list of a query."""
+    return [parameters[f"{name}.member.{number}"][0] for number in _numbers(parameters, f"{name}.member")]
+
+
 # --- OpenID Connect -------------------------------------------------------------------------------------------
+
+# IAM user guide, "IAM and AWS STS condition context keys", GitHub: what a trust policy can ask of a GitHub token.
+_GITHUB = "token.actions.githubusercontent.com"
+_GITHUB_CLAIMS = (
+    "actor",
+    "actor_id",
+    "enterprise_id",
+    "environment",
+    "job_workflow_ref",
+    "ref",
+    "repository",
+    "repository_id",
+    "workflow",
+)
+
+
+@replaces(sts, "_web_identity_principal")
+def token_principal(original: Any, token: str, *rest: Any) -> tuple[str, dict[str, Any]]:
+    """The claims of GitHub's tokens that AWS has as condition keys, beside subject and audience."""
+    principal, keys = original(token, *rest)
+    if principal.endswith(f"/{_GITHUB}"):
+        claims = cognito._decode_id_token_unverified(token)
+        keys |= {f"{_GITHUB}:{name}": claims[name] for name in _GITHUB_CLAIMS if name in claims}
+    return principal, keys
 
 
 @replaces(sts, "_web_identity_trust_denied")

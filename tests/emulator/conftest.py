@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import subprocess
 import time
 import zipfile
@@ -12,7 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
 
 from sandbox import aws as emulator
 
@@ -56,9 +61,22 @@ def handler(event, context):
 """
 
 
+# Who the tokens of `token` are from, and for.
+ISSUER = "https://token.actions.githubusercontent.com"
+SUBJECT = "repo:someone/iris-classifier:environment:staging"
+
+
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
     with emulator.start(tmp_path_factory.mktemp("aws"), port=emulator.any_port()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
+    """An emulator that enforces signatures, policies and trust, and that knows GitHub as identity provider."""
+    with emulator.start(tmp_path_factory.mktemp("strict"), port=emulator.any_port(), auth=True) as running:
+        running.client("iam").create_open_id_connect_provider(Url=ISSUER, ClientIDList=["sts.amazonaws.com"])
         yield running
 
 
@@ -154,3 +172,42 @@ def build_and_push(folder: Path, tag: str, base: str, model: str) -> None:
     (folder / "Dockerfile").write_text(f'FROM {base}\nCOPY app.py /var/task/\nCMD ["app.handler"]\n')
     for command in (["build", "-q", "-t", tag, str(folder)], ["push", "-q", tag]):
         subprocess.run(["docker", *command], check=True, capture_output=True, timeout=120)
+
+
+def document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def token(**claims: Any) -> str:
+    content = {"iss": ISSUER, "aud": "sts.amazonaws.com", "sub": SUBJECT, "exp": time.time() + 300} | claims
+    parts = [{"alg": "RS256", "typ": "JWT"}, content]
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
+    return ".".join([*encoded, "c2lnbmF0dXJl"])
+
+
+def role(aws: emulator.Aws, *actions: str, resource: str = "*") -> str:
+    """A role for this repository's environment `staging`, that may do `actions`."""
+    host = ISSUER.removeprefix("https://")
+    provider = f"arn:aws:iam::{aws.account_id}:oidc-provider/{host}"
+    conditions = {f"{host}:aud": "sts.amazonaws.com", f"{host}:sub": SUBJECT}
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Federated": provider},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": conditions},
+    }
+    iam, name = aws.client("iam"), unique("role")
+    arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(trust))["Role"]["Arn"]
+    if actions:
+        allowed = document({"Effect": "Allow", "Action": list(actions), "Resource": resource})
+        iam.put_role_policy(RoleName=name, PolicyName="allowed", PolicyDocument=allowed)
+    return arn
+
+
+def assume(aws: emulator.Aws, role_arn: str, web_token: str) -> boto3.Session:
+    sts = boto3.client(
+        "sts", endpoint_url=aws.endpoint_url, region_name=aws.region, config=Config(signature_version=UNSIGNED)
+    )
+    got = sts.assume_role_with_web_identity(RoleArn=role_arn, RoleSessionName="push", WebIdentityToken=web_token)
+    keys = got["Credentials"]
+    return boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], aws.region)

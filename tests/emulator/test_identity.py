@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
@@ -14,19 +11,8 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from sandbox import aws as emulator
 from sandbox.aws import Aws
-from tests.emulator.conftest import unique, wait_for_update, zipped
-
-ISSUER = "https://token.actions.githubusercontent.com"
-SUBJECT = "repo:someone/iris-classifier:environment:staging"
-
-
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with emulator.start(tmp_path_factory.mktemp("strict"), port=emulator.any_port(), auth=True) as running:
-        running.client("iam").create_open_id_connect_provider(Url=ISSUER, ClientIDList=["sts.amazonaws.com"])
-        yield running
+from tests.emulator.conftest import ISSUER, assume, document, role, token, unique, wait_for_update, zipped
 
 
 @pytest.fixture(scope="module")
@@ -48,45 +34,6 @@ def strict_function(strict: Aws) -> str:
     client.publish_version(FunctionName=name)
     client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
     return name
-
-
-def document(*statements: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
-
-
-def token(**claims: Any) -> str:
-    content = {"iss": ISSUER, "aud": "sts.amazonaws.com", "sub": SUBJECT, "exp": time.time() + 300} | claims
-    parts = [{"alg": "RS256", "typ": "JWT"}, content]
-    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
-    return ".".join([*encoded, "c2lnbmF0dXJl"])
-
-
-def role(aws: Aws, *actions: str, resource: str = "*") -> str:
-    """A role for this repository's environment `staging`, that may do `actions`."""
-    host = ISSUER.removeprefix("https://")
-    provider = f"arn:aws:iam::{aws.account_id}:oidc-provider/{host}"
-    conditions = {f"{host}:aud": "sts.amazonaws.com", f"{host}:sub": SUBJECT}
-    trust = {
-        "Effect": "Allow",
-        "Principal": {"Federated": provider},
-        "Action": "sts:AssumeRoleWithWebIdentity",
-        "Condition": {"StringEquals": conditions},
-    }
-    iam, name = aws.client("iam"), unique("role")
-    arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(trust))["Role"]["Arn"]
-    if actions:
-        allowed = document({"Effect": "Allow", "Action": list(actions), "Resource": resource})
-        iam.put_role_policy(RoleName=name, PolicyName="allowed", PolicyDocument=allowed)
-    return arn
-
-
-def assume(aws: Aws, role_arn: str, web_token: str) -> boto3.Session:
-    sts = boto3.client(
-        "sts", endpoint_url=aws.endpoint_url, region_name=aws.region, config=Config(signature_version=UNSIGNED)
-    )
-    got = sts.assume_role_with_web_identity(RoleArn=role_arn, RoleSessionName="push", WebIdentityToken=web_token)
-    keys = got["Credentials"]
-    return boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], aws.region)
 
 
 def test_the_sandbox_is_the_administrator_and_a_stranger_is_nobody(strict: Aws) -> None:
@@ -146,3 +93,32 @@ def test_invoking_an_alias_needs_more_than_the_functions_own_arn(strict: Aws, st
 def test_another_token_does_not_get_the_role(strict: Aws, claims: dict[str, Any], error: str) -> None:
     with pytest.raises(ClientError, match=error):
         assume(strict, role(strict), token(**claims))
+
+
+@pytest.mark.parametrize(
+    ("operator", "asked", "claims", "allowed"),
+    [
+        ("StringEquals", {"job_workflow_ref": "a/b/ci.yml@refs/heads/main"}, {"job_workflow_ref": "other"}, False),
+        ("StringEquals", {"job_workflow_ref": "a/b/ci.yml@refs/heads/main"}, {}, False),
+        ("StringLike", {"job_workflow_ref": "ci.yml@refs/tags/v*"}, {"job_workflow_ref": "ci.yml@refs/tags/v1"}, True),
+        ("StringEquals", {"repository_id": "42"}, {"repository_id": "42"}, True),
+        ("StringEquals", {"repository_id": "42"}, {"repository_id": "43"}, False),
+        # A claim that AWS doesn't have as condition key is as good as absent.
+        ("StringEquals", {"runner_environment": "self-hosted"}, {"runner_environment": "self-hosted"}, False),
+    ],
+)
+def test_a_trust_policy_can_ask_for_the_claims_of_github_that_aws_knows(
+    strict: Aws, operator: str, asked: dict[str, str], claims: dict[str, str], allowed: bool
+) -> None:
+    arn = role(strict)
+    iam, name = strict.client("iam"), arn.rpartition("/")[2]
+    trust = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    host = ISSUER.removeprefix("https://")
+    condition = trust["Statement"][0]["Condition"]
+    condition[operator] = condition.get(operator, {}) | {f"{host}:{key}": value for key, value in asked.items()}
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=document(*trust["Statement"]))
+    if allowed:
+        assume(strict, arn, token(**claims))
+    else:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            assume(strict, arn, token(**claims))
