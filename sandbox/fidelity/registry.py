@@ -137,7 +137,7 @@ def describe_findings(data: dict[str, Any], digest: str) -> Response:
     ]
     first, most = int(data.get("nextToken") or 0), data.get("maxResults", 100)
     severities = [finding["severity"] for finding in findings]
-    answer = {
+    answer: dict[str, Any] = {
         "imageScanStatus": {"status": "COMPLETE", "description": "The scan was completed successfully."},
         "imageScanFindings": {
             "imageScanCompletedAt": ended,
