@@ -7,8 +7,7 @@ It keeps everything in memory and forgets it when stopped. Where it differs from
   concurrency for versions, and has no VPC. `context.invoked_function_arn` is what the emulator in the image says.
 - API Gateway writes no access logs, publishes no metrics of its own, and knows one Lambda error where AWS has many.
 - CloudFormation ignores an alarm's metric math, a function's reserved concurrency and a bucket's lifecycle rules.
-- Without `auth` every signature and every policy is accepted. With it, the signatures of OIDC tokens and
-  iam:PassRole still are.
+- Without `auth` every signature and every policy is accepted. With it, the signatures of OIDC tokens still are.
 """
 
 from __future__ import annotations
