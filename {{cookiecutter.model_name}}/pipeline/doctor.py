@@ -710,9 +710,11 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
     function = f"arn:aws:lambda:{place}:function:{stack}"
     role = f"arn:aws:iam::{account}:role/{stack}"
     boundary = f"arn:aws:iam::{account}:policy/{settings.name}-boundary"
-    pushes = ["PutImage"]
+    bucket = f"arn:aws:s3:::{settings.artifact_bucket(account)}"
     if environment == Environment.staging:
-        pushes += ["InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload"]
+        images, models = "CompleteLayerUpload InitiateLayerUpload PutImage UploadLayerPart", "PutObject"
+    else:
+        images, models = "DescribeImageScanFindings PutImage", "GetObject"
     pulls = "BatchCheckLayerAvailability BatchGetImage DescribeImages DescribeRepositories GetDownloadUrlForLayer"
     logs = (
         "CreateLogGroup DeleteLogGroup DeleteRetentionPolicy ListTagsForResource PutRetentionPolicy TagResource "
@@ -725,12 +727,19 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
 
     return [
         need("ecr", "GetAuthorizationToken", "*"),
-        need("ecr", " ".join([pulls, *pushes]), f"arn:aws:ecr:{place}:repository/{settings.name}"),
+        need("ecr", f"{pulls} {images}", f"arn:aws:ecr:{place}:repository/{settings.name}"),
+        need("s3", models, f"{bucket}/models/{'0' * 64}/model.json"),
+        need("s3", "ListBucket", bucket, prefix=f"models/{'0' * 64}/"),
         need(
             "cloudformation",
             "CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet DescribeStackEvents DescribeStacks "
             "ExecuteChangeSet",
             f"arn:aws:cloudformation:{place}:stack/{stack}/*",
+        ),
+        need(
+            "cloudformation",
+            "DescribeStacks",
+            f"arn:aws:cloudformation:{place}:stack/{settings.service_stack(Environment.staging)}/*",
         ),
         need(
             "lambda",

@@ -29,6 +29,10 @@ class Settings:
         """The stack of what exists once per account."""
         return f"{self.name}-bootstrap"
 
+    def artifact_bucket(self, account: str) -> str:
+        """Return the name of the bucket in which models are kept, beside their images' digests."""
+        return f"{self.name}-artifacts-{account}"
+
     def service_stack(self, environment: str) -> str:
         """Return the stack of what exists once per environment."""
         return f"{self.name}-{environment}"
