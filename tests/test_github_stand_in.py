@@ -291,6 +291,103 @@ def test_what_a_run_left_is_known_after_it(world: World, tmp_path: Path) -> None
     assert kept.artifacts(failed["databaseId"]) == {}
 
 
+NEWEST = "gh run list --workflow ci.yml --branch main --event push --status success --limit 1 --json databaseId"
+DOWNLOAD = f"gh run download $({NEWEST} | jq '.[0].databaseId') --name figures --dir in"
+MAY_READ_RUNS = {"permissions": {"actions": "read"}}
+
+
+def test_gh_downloads_what_the_newest_successful_push_to_main_has_kept(world: World, tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "github")
+    upload = {"uses": "actions/upload-artifact@v7", "with": {"name": "figures", "path": "figures.json"}}
+    write = {
+        "run": 'echo ${{ vars.VALUE }} > figures.json; test "$GITHUB_REF_NAME" != "${{ vars.BAD }}"'
+    }
+    see = {"name": "see", "env": GH, "run": f"{NEWEST}; {DOWNLOAD}; cat in/figures.json"}
+    on = ["push", "pull_request"]
+    keep = job(write, {**upload, "if": "always()"}, **{"if": "github.event_name == 'push'"})
+    look = job(see, needs="keep", **{"if": "always() && github.event_name == 'pull_request'"}, **MAY_READ_RUNS)
+    world.commit({".github/workflows/ci.yml": json.dumps(workflow(on, keep=keep, look=look))})
+    for value, event, bad in [
+        ("oldest", push(), ""),
+        ("newest", push(), ""),
+        ("of a branch", push("refs/heads/other"), ""),
+        ("of a failure", push(), "main"),
+    ]:
+        world.again(event, kept=kept, variables={"VALUE": value, "BAD": bad})
+    wanted = kept.runs()[2]["databaseId"]
+    run = world.again(pull_request(), kept=kept)
+    assert run.ok, run.failure()
+    assert run.jobs["look"].step("see").output == [f'[{{"databaseId": {wanted}}}]', "newest"]
+
+
+@pytest.mark.parametrize(
+    ("command", "permissions", "told"),
+    [
+        (f"test \"$({NEWEST})\" = '[]' && echo nothing; exit 1", {"actions": "read"}, "nothing"),
+        (NEWEST, {"contents": "read"}, "HTTP 403: Resource not accessible by integration"),
+        ("gh run download 7 --name figures --dir in", {}, "HTTP 403: Resource not accessible by integration"),
+        ("gh run download 7 --name figures --dir in", {"actions": "read"}, "no valid artifacts found to download"),
+        (NEWEST.replace("databaseId", "path"), {"actions": "read"}, "Unknown JSON field: path"),
+    ],
+)
+def test_gh_gives_no_runs_that_are_not_there_or_not_the_jobs_to_read(
+    world: World, command: str, permissions: dict, told: str
+) -> None:
+    run = world.run(workflow(a=job({"name": "ask", "run": command, "env": GH}, permissions=permissions)))
+    assert run.results == {"a": "failure"}
+    assert told in "\n".join(run.jobs["a"].step("ask").output)
+
+
+PUBLIC = Repository("acme/iris", id=42, owner_id=7, visibility="public")
+DIGEST = f"sha256:{'5a' * 32}"
+MAY_ATTEST = {"id-token": "write", "attestations": "write"}
+
+
+def attesting(**inputs: str) -> dict:
+    subject = {"subject-name": "registry/iris", "subject-digest": DIGEST}
+    uses = "actions/attest@1e69f48acb82d1966a394da916b4c1698aa569d6"
+    return {"name": "attest", "uses": uses, "with": subject | inputs}
+
+
+def test_an_attestation_says_which_commit_of_which_repository_a_digest_comes_from(world: World, tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "github")
+    run = world.run(workflow(a=job(attesting(), permissions=MAY_ATTEST)), kept=kept, on_github=PUBLIC)
+    assert run.ok, run.failure()
+    (statement,) = kept.attestations()
+    assert statement["subject"] == [{"name": "registry/iris", "digest": {"sha256": "5a" * 32}}]
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    build = statement["predicate"]["buildDefinition"]
+    assert build["externalParameters"]["workflow"]["repository"] == "https://github.com/acme/iris"
+    assert build["resolvedDependencies"][0]["digest"] == {"gitCommit": world.git("rev-parse", "HEAD")}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "permissions", "on_github", "told"),
+    [
+        ({}, MAY_ATTEST, ACME, "Feature not available for the acme organization"),
+        ({}, {"id-token": "write"}, PUBLIC, "Resource not accessible by integration"),
+        ({}, {"attestations": "write"}, PUBLIC, "the permission `id-token: write`"),
+        ({"subject-digest": ""}, MAY_ATTEST, PUBLIC, "One of subject-path, subject-digest"),
+        ({"subject-digest": "sha256:5a"}, MAY_ATTEST, PUBLIC, "64 hexadecimal digits"),
+        ({"subject-name": ""}, MAY_ATTEST, PUBLIC, "subject-name must be provided"),
+    ],
+)
+def test_nothing_is_attested_without_permission_or_subject_or_in_a_private_repository(
+    world: World, tmp_path: Path, inputs: dict, permissions: dict, on_github: Repository, told: str
+) -> None:
+    kept = Kept(tmp_path / "github")
+    run = world.run(workflow(a=job(attesting(**inputs), permissions=permissions)), kept=kept, on_github=on_github)
+    assert run.results == {"a": "failure"}
+    assert told in run.messages("error")[0]
+    assert kept.attestations() == []
+
+
+def test_a_workflow_knows_whether_its_repository_is_public(world: World) -> None:
+    show = "echo ${{ github.event.repository.visibility }} ${{ github.event.repository.private }}"
+    assert world.run(workflow(a=job(show))).jobs["a"].steps[0].output == ["private true"]
+    assert world.again(on_github=PUBLIC).jobs["a"].steps[0].output == ["public false"]
+
+
 def test_a_checkout_has_the_history_and_the_branches_only_where_it_asks_for_them(world: World) -> None:
     world.commit({"README.md": "before"})
     show = {"name": "show", "run": "git rev-list --count HEAD; git rev-parse -q --verify origin/main || echo no main"}

@@ -17,6 +17,7 @@ ACTIONS = {
     "amazon-ecr-login": ("aws", "log_in_to_ecr"),
     "setup-buildx-action": ("buildx", "set_up_buildx"),
     "build-push-action": ("buildx", "build_and_push"),
+    "attest": ("attest", "attest"),
     "job-outputs": ("job_outputs", "give"),
 }
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
-import urllib.error
-import urllib.parse
-import urllib.request
 from typing import Any
 
 import boto3
@@ -16,7 +12,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sandbox.actions.commands import ActionFailed, Inputs, mask, say, set_output, set_variable
+from sandbox.actions.commands import ActionFailed, Inputs, claims_of, mask, oidc_token, say, set_output, set_variable
 
 
 def configure_credentials() -> None:
@@ -26,7 +22,7 @@ def configure_credentials() -> None:
     allowed = [part for part in inputs.text("allowed-account-ids").replace("\n", ",").split(",") if part.strip()]
     if allowed and role.split(":")[4] not in [account.strip() for account in allowed]:
         raise ActionFailed(f"the account of `{role}` isn't among the allowed {allowed}")
-    token = _token(inputs.text("audience") or "sts.amazonaws.com")
+    token = oidc_token(inputs.text("audience") or "sts.amazonaws.com")
     client = _client("sts", region, Config(signature_version=UNSIGNED))
     try:
         answer = client.assume_role_with_web_identity(
@@ -36,7 +32,7 @@ def configure_credentials() -> None:
             DurationSeconds=int(inputs.text("role-duration-seconds") or 3600),
         )
     except (ClientError, BotoCoreError) as error:
-        raise ActionFailed(f"Could not assume `{role}` as `{_subject(token)}` with OIDC: {error}") from error
+        raise ActionFailed(f"Could not assume `{role}` as `{claims_of(token)['sub']}` with OIDC: {error}") from error
     credentials = answer["Credentials"]
     for name, key in {
         "AWS_ACCESS_KEY_ID": "AccessKeyId",
@@ -52,7 +48,7 @@ def configure_credentials() -> None:
         mask(account)
     set_output("aws-account-id", account)
     set_output("authenticated-arn", answer["AssumedRoleUser"]["Arn"])
-    say(f"Assumed {answer['AssumedRoleUser']['Arn']} as {_subject(token)}")
+    say(f"Assumed {answer['AssumedRoleUser']['Arn']} as {claims_of(token)['sub']}")
 
 
 def log_in_to_ecr() -> None:
@@ -79,29 +75,6 @@ def log_in_to_ecr() -> None:
         raise ActionFailed(f"Could not log in to {registry}: {done.stderr.strip()}")
     set_output("registry", registry)
     say(f"Logged in to {registry}")
-
-
-def _token(audience: str) -> str:
-    try:
-        address, bearer = (os.environ[f"ACTIONS_ID_TOKEN_REQUEST_{part}"] for part in ("URL", "TOKEN"))
-    except KeyError:
-        raise ActionFailed("Did you mean to give this job the permission `id-token: write`?") from None
-    request = urllib.request.Request(  # noqa: S310 - the sandbox's own token service
-        f"{address}&audience={urllib.parse.quote(audience, safe='')}",
-        headers={"Authorization": f"Bearer {bearer}"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            token: str = json.load(answer)["value"]
-    except urllib.error.URLError as error:
-        raise ActionFailed(f"Could not get an OIDC token: {error}") from error
-    mask(token)
-    return token
-
-
-def _subject(token: str) -> str:
-    claims = token.split(".")[1]
-    return str(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["sub"])
 
 
 def _client(service: str, region: str, config: Config | None = None) -> Any:

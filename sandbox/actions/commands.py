@@ -1,13 +1,17 @@
-"""What an action and GitHub's runner tell each other: inputs, outputs, variables, masks, messages.
+"""What an action and GitHub's runner tell each other: inputs, outputs, variables, masks, messages, tokens.
 
 Source: "Workflow commands for GitHub Actions".
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 
@@ -74,6 +78,32 @@ def annotate(level: str, message: str, title: str = "") -> None:
     """Show a `notice`, `warning` or `error` on the run's page."""
     escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     print(f"::{level}{f' title={title}' if title else ''}::{escaped}", flush=True)
+
+
+def oidc_token(audience: str) -> str:
+    """Return a token of the job's, for `audience`; raise ActionFailed when the job may not have one."""
+    try:
+        address, bearer = (os.environ[f"ACTIONS_ID_TOKEN_REQUEST_{part}"] for part in ("URL", "TOKEN"))
+    except KeyError:
+        raise ActionFailed("Did you mean to give this job the permission `id-token: write`?") from None
+    request = urllib.request.Request(  # noqa: S310 - the sandbox's own token service
+        f"{address}&audience={urllib.parse.quote(audience, safe='')}",
+        headers={"Authorization": f"Bearer {bearer}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            token: str = json.load(answer)["value"]
+    except urllib.error.URLError as error:
+        raise ActionFailed(f"Could not get an OIDC token: {error}") from error
+    mask(token)
+    return token
+
+
+def claims_of(token: str) -> dict[str, str]:
+    """Return what a token says, unchecked."""
+    claims = token.split(".")[1]
+    said: dict[str, str] = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    return said
 
 
 def _append(variable: str, name: str, value: str) -> None:

@@ -150,6 +150,7 @@ def run_workflow(
         facts = {
             "databaseId": int(run_id),
             "workflowName": claims["workflow"],
+            "path": file,
             "event": event.name,
             "headBranch": event.ref.removeprefix("refs/heads/").removeprefix("refs/tags/"),
             "headSha": sha,

@@ -62,8 +62,8 @@ def payload(
         "name": on_github.name,
         "full_name": on_github.full_name,
         "owner": owner,
-        "private": True,
-        "visibility": "private",
+        "private": on_github.visibility != "public",
+        "visibility": on_github.visibility,
         "default_branch": "main",
         "html_url": f"https://github.com/{on_github.full_name}",
     }

@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sandbox.github.kept import Kept
 
 LEVELS = ("none", "read", "write")
+RUN_FIELDS = ("conclusion", "createdAt", "databaseId", "event", "headBranch", "headSha", "status", "workflowName")
 
 
 class Refused(Exception):
@@ -109,9 +111,53 @@ def create_release(parser: Parser, words: Sequence[str], kept: Kept) -> None:
     print(url)
 
 
+def list_runs(parser: Parser, words: Sequence[str], kept: Kept) -> None:
+    """Print the fields asked for of the newest runs that ended, as JSON."""
+    parser.add_argument("--workflow")
+    parser.add_argument("--branch")
+    parser.add_argument("--event")
+    parser.add_argument("--status")
+    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--json", required=True)
+    arguments = parser.parse_args(words)
+    check_access("actions", "read")
+    fields = arguments.json.split(",")
+    if unknown := set(fields) - set(RUN_FIELDS):
+        raise Refused(f"Unknown JSON field: {', '.join(sorted(unknown))}")
+
+    def is_wanted(run: dict[str, Any]) -> bool:
+        values = {
+            "workflow": (run["workflowName"], Path(run["path"]).name),
+            "branch": (run["headBranch"],),
+            "event": (run["event"],),
+            "status": (run["status"], run["conclusion"]),
+        }
+        return all(getattr(arguments, name) in (None, *own) for name, own in values.items())
+
+    runs = [run for run in kept.runs() if is_wanted(run)][: arguments.limit]
+    print(json.dumps([{field: run[field] for field in fields} for run in runs]))
+
+
+def download_artifact(parser: Parser, words: Sequence[str], kept: Kept) -> None:
+    """Copy the files of one artifact of a run into a directory."""
+    parser.add_argument("run", type=int)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--dir", required=True, type=Path)
+    arguments = parser.parse_intermixed_args(words)
+    check_access("actions", "read")
+    found = kept.artifacts(arguments.run)
+    if not found:
+        raise Refused("no valid artifacts found to download")
+    if arguments.name not in found:
+        raise Refused("no artifact matches any of the names or patterns provided")
+    shutil.copytree(found[arguments.name], arguments.dir, dirs_exist_ok=True)
+
+
 COMMANDS: dict[str, Callable[[Parser, Sequence[str], Kept], None]] = {
     "release view": view_release,
     "release create": create_release,
+    "run list": list_runs,
+    "run download": download_artifact,
 }
 
 if __name__ == "__main__":

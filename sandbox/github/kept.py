@@ -1,6 +1,7 @@
-"""What GitHub keeps of a repository from one run to the next: its releases, and its runs with their artifacts.
+"""What GitHub keeps of a repository from one run to the next: releases, attestations, and runs with their artifacts.
 
-`run_workflow` adds each run that ended; the stand-in for `gh` reads them and makes releases.
+`run_workflow` adds each run that ended; the stand-in for `gh` reads them and makes releases; the one for
+actions/attest adds attestations.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from urllib.parse import quote
 class Kept:
     """A directory with a file and a folder for each run and each release; made when something is first kept.
 
-    Runs and releases are told by the fields of `gh run list --json` and `gh release view --json`.
+    Runs and releases are told by the fields of `gh run list --json` and `gh release view --json`, and a run also by the
+    `path` of its workflow.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -55,6 +57,16 @@ class Kept:
     def assets(self, tag: str) -> dict[str, Path]:
         """Return the files attached to the release of a tag, by their names."""
         return {file.name: file for file in self._release(tag).glob("assets/*")}
+
+    def add_attestation(self, statement: dict[str, Any]) -> None:
+        """Keep an attestation, by the in-toto statement in it."""
+        (self.directory / "attestations").mkdir(parents=True, exist_ok=True)
+        number = len(self.attestations()) + 1
+        (self.directory / "attestations" / f"{number}.json").write_text(json.dumps(statement))
+
+    def attestations(self) -> list[dict[str, Any]]:
+        """Return the statement of every attestation."""
+        return [json.loads(file.read_text()) for file in sorted(self.directory.glob("attestations/*.json"))]
 
     def _release(self, tag: str) -> Path:
         return self.directory / "releases" / quote(tag, safe="")

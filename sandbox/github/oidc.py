@@ -27,13 +27,14 @@ class Repository:
     """What GitHub knows a repository by. `id` and `owner_id` are GitHub's numeric ids.
 
     `subject_with_ids` says which form of subject its tokens carry: repositories created since 2026-07-15 carry the
-    ids, older ones only the names.
+    ids, older ones only the names. `visibility` is `public`, `private` or `internal`.
     """
 
     full_name: str = "octo-org/iris-classifier"
     id: int = 1000000001
     owner_id: int = 2000001
     subject_with_ids: bool = True
+    visibility: str = "private"
 
     @property
     def owner(self) -> str:
