@@ -299,9 +299,7 @@ MAY_READ_RUNS = {"permissions": {"actions": "read"}}
 def test_gh_downloads_what_the_newest_successful_push_to_main_has_kept(world: World, tmp_path: Path) -> None:
     kept = Kept(tmp_path / "github")
     upload = {"uses": "actions/upload-artifact@v7", "with": {"name": "figures", "path": "figures.json"}}
-    write = {
-        "run": 'echo ${{ vars.VALUE }} > figures.json; test "$GITHUB_REF_NAME" != "${{ vars.BAD }}"'
-    }
+    write = {"run": 'echo ${{ vars.VALUE }} > figures.json; test "$GITHUB_REF_NAME" != "${{ vars.BAD }}"'}
     see = {"name": "see", "env": GH, "run": f"{NEWEST}; {DOWNLOAD}; cat in/figures.json"}
     on = ["push", "pull_request"]
     keep = job(write, {**upload, "if": "always()"}, **{"if": "github.event_name == 'push'"})

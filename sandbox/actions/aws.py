@@ -47,7 +47,6 @@ def configure_credentials() -> None:
     if inputs.flag("mask-aws-account-id"):
         mask(account)
     set_output("aws-account-id", account)
-    set_output("authenticated-arn", answer["AssumedRoleUser"]["Arn"])
     say(f"Assumed {answer['AssumedRoleUser']['Arn']} as {claims_of(token)['sub']}")
 
 
