@@ -94,6 +94,7 @@ FILES = [
     "pipeline/smoke.py",
     "pipeline/stack.py",
     "pipeline/steps.py",
+    "pipeline/trust.py",
     "pipeline/waiting.py",
     "pyproject.toml",
     "requirements-dev.txt",

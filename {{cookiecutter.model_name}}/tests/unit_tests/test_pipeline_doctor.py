@@ -12,9 +12,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 
 from pipeline import doctor
 from pipeline.bootstrap import GitHubRepository
-from pipeline.doctor import Doctor, Finding, Link, Outcome, find, needed_permissions, what_is_wrong_with_trust
+from pipeline.doctor import Doctor, Finding, Link, Outcome, find, needed_permissions
 from pipeline.report import Report
 from pipeline.settings import ROOT, Settings
+from pipeline.trust import what_is_wrong_with_trust
 
 SETTINGS = Settings("iris", "eu-central-1", "x86_64", "owner/iris")
 ACCOUNT = "123456789012"
@@ -23,6 +24,7 @@ NAMED = GitHubRepository("owner", "iris")
 NUMBERED = GitHubRepository("owner", "iris", "11", "22")
 BY_NAME = "repo:owner/iris:environment:staging"
 BY_NUMBER = "repo:owner@11/iris@22:environment:staging"
+ON_MAIN = [f"owner/iris/.github/workflows/{name}.yml@refs/heads/main" for name in ("ci_cd", "rollback")]
 
 
 def denial(operation: str, message: str = "") -> ClientError:
@@ -47,9 +49,20 @@ def raising(error: Exception) -> Any:
 # The trust of the deploy role
 
 
-def trust(*subjects: str, operator: str = "StringEquals", audience: str = "sts.amazonaws.com") -> dict[str, Any]:
-    conditions: dict[str, Any] = {"StringEquals": {"token.actions.githubusercontent.com:aud": audience}}
-    conditions.setdefault(operator, {})["token.actions.githubusercontent.com:sub"] = list(subjects)
+def trust(
+    *subjects: str,
+    operator: str = "StringEquals",
+    audience: str = "sts.amazonaws.com",
+    number: str | None = "22",
+    workflows: list[str] = ON_MAIN,
+) -> dict[str, Any]:
+    github = "token.actions.githubusercontent.com"
+    conditions: dict[str, Any] = {"StringEquals": {f"{github}:aud": audience}}
+    conditions.setdefault(operator, {})[f"{github}:sub"] = list(subjects)
+    if number:
+        conditions["StringEquals"][f"{github}:repository_id"] = number
+    if workflows:
+        conditions.setdefault("StringLike", {})[f"{github}:job_workflow_ref"] = workflows
     statement = {
         "Effect": "Allow",
         "Principal": {"Federated": PROVIDER},
@@ -65,6 +78,15 @@ def trust(*subjects: str, operator: str = "StringEquals", audience: str = "sts.a
 )
 def test_a_trust_in_this_repository_and_environment_is_right(github: GitHubRepository, subjects: list[str]) -> None:
     assert what_is_wrong_with_trust(trust(*subjects), PROVIDER, github, "staging") is None
+
+
+def test_production_is_released_from_tags_and_rolled_back_from_main() -> None:
+    subjects = [subject.replace("staging", "production") for subject in (BY_NAME, BY_NUMBER)]
+    tagged = [ON_MAIN[0].replace("refs/heads/main", "refs/tags/v*"), ON_MAIN[1]]
+    assert what_is_wrong_with_trust(trust(*subjects, workflows=tagged), PROVIDER, NUMBERED, "production") is None
+    wrong = what_is_wrong_with_trust(trust(*subjects), PROVIDER, NUMBERED, "production")
+    assert wrong
+    assert "ci_cd.yml@refs/tags/v*" in wrong
 
 
 def test_one_subject_may_stand_without_brackets() -> None:
@@ -83,6 +105,10 @@ def test_one_subject_may_stand_without_brackets() -> None:
         (trust("repo:owner/*", operator="StringLike"), "found repo:owner/*"),
         (trust(BY_NAME, BY_NUMBER, operator="ForAllValues:StringEquals"), "expected exactly the subject"),
         (trust(), "anybody on GitHub"),
+        (trust(BY_NAME, BY_NUMBER, workflows=[]), f"expected the workflow {' and '.join(ON_MAIN)}, found none: any"),
+        (trust(BY_NAME, BY_NUMBER, workflows=["owner/iris/*"]), "found owner/iris/*"),
+        (trust(BY_NAME, BY_NUMBER, number="23"), "expected the repository's number 22, found 23"),
+        (trust(BY_NAME, BY_NUMBER, number=None), "expected the repository's number 22, found none"),
         ({"Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}, '{"AWS": "*"}'),
         ({"Statement": []}, f"expected {PROVIDER} alone to be trusted"),
     ],
@@ -107,7 +133,7 @@ def test_numbers_that_nobody_tells_are_neither_an_error_nor_called_right(subject
 def test_a_trust_in_both_forms_with_the_right_numbers_is_well() -> None:
     patient = doctor_with(NUMBERED)
     patient._role = patient.role | {"AssumeRolePolicyDocument": trust(BY_NAME, BY_NUMBER)}
-    assert patient.check_trust() == doctor.passed(f"{BY_NAME} and {BY_NUMBER}")
+    assert patient.check_trust() == doctor.passed(f"{BY_NAME} and {BY_NUMBER}, by {' and '.join(ON_MAIN)}")
 
 
 def test_the_fix_of_a_trust_keeps_the_numbers_that_it_has() -> None:
@@ -117,10 +143,8 @@ def test_the_fix_of_a_trust_keeps_the_numbers_that_it_has() -> None:
     finding = patient.check_trust()
     assert finding.outcome == Outcome.failed
     written = json.loads(finding.fix.partition("--policy-document '")[2].partition("'")[0])
-    assert written["Statement"][0]["Condition"]["StringEquals"] == {
-        "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
-        "token.actions.githubusercontent.com:sub": [BY_NAME, BY_NUMBER],
-    }
+    right = trust(BY_NAME, BY_NUMBER)["Statement"][0]["Condition"]
+    assert written["Statement"][0]["Condition"] == right
 
 
 # The permissions of the deploy role
