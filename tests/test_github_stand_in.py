@@ -599,6 +599,29 @@ def test_a_job_assumes_its_role_in_its_own_environment_and_in_no_other(world: Wo
     assert "`id-token: write`" in errors["tokenless"]
 
 
+def test_a_pull_request_of_a_fork_gets_neither_token_nor_secret(world: World, account: Aws) -> None:
+    show = {
+        "name": "show",
+        "run": 'echo "secret=$SECRET" "fork=${{ github.event.pull_request.head.repo.fork }}"',
+        "env": {"SECRET": "${{ secrets.SECRET }}"},
+    }
+    steps = workflow("pull_request", staging=job(show, ASSUME, environment="staging", **TOKENS))
+    own, of_fork = (
+        world.run(
+            steps,
+            pull_request(from_fork=from_fork),
+            secrets={"SECRET": "of the repository"},
+            aws_endpoint_url=account.endpoint_url,
+        )
+        for from_fork in (False, True)
+    )
+    assert own.results == {"staging": "success"}
+    assert own.jobs["staging"].step("show").output == ["secret=*** fork="]
+    assert of_fork.results == {"staging": "failure"}
+    assert of_fork.jobs["staging"].step("show").output == ["secret= fork=true"]
+    assert "`id-token: write`" in "".join(annotation.message for annotation in of_fork.annotations)
+
+
 @pytest.mark.container
 def test_an_image_is_built_pushed_and_handed_on_by_digest(world: World, account: Aws) -> None:
     if reason := engine_missing():

@@ -120,10 +120,10 @@ def run_workflow(
     started = datetime.now(UTC)
     with Runner(directory, repository, sha, ref, on_github) as runner, oidc.serve(service):
         kept = kept or Kept(runner.path("kept"))
-        runner.write("workflow.yml", workflows.as_act_needs_it(definition, runner, service))
+        runner.write("workflow.yml", workflows.as_act_needs_it(definition, runner, service, event.from_fork))
         runner.write("event.json", payload(repository, event, definition, on_github, sha, before))
         runner.write("variables.yml", dict(variables or {}))
-        own = {"GITHUB_TOKEN": runner.token, **(secrets or {})}
+        own = {"GITHUB_TOKEN": runner.token, **({} if event.from_fork else secrets or {})}
         runner.write("secrets.yml", own)
         command: list[str | Path] = [
             _program("act"), event.name,

@@ -23,6 +23,7 @@ class Event:
     action: str | None = None
     number: int | None = None
     base: str | None = None
+    from_fork: bool = False
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -36,9 +37,12 @@ def tag(name: str) -> Event:
     return Event("push", f"refs/tags/{name}")
 
 
-def pull_request(base: str = "main", head: str = "change", number: int = 1, action: str = "opened") -> Event:
-    """A pull request from branch `head` of the same repository into branch `base`."""
-    return Event("pull_request", f"refs/heads/{head}", action=action, number=number, base=base)
+def pull_request(
+    base: str = "main", head: str = "change", number: int = 1, action: str = "opened", from_fork: bool = False
+) -> Event:
+    """A pull request from branch `head` of the same repository, or of a fork of it, into branch `base`."""
+    ref = f"refs/heads/{head}"
+    return Event("pull_request", ref, action=action, number=number, base=base, from_fork=from_fork)
 
 
 def workflow_dispatch(inputs: Mapping[str, str] | None = None, ref: str = "refs/heads/main") -> Event:
@@ -89,6 +93,7 @@ def payload(
         }
     elif event.name == "pull_request":
         head = event.ref.removeprefix("refs/heads/")
+        fork = {"full_name": f"{event.actor}/{on_github.name}", "fork": True}
         payload |= {
             "action": event.action,
             "number": event.number,
@@ -96,7 +101,7 @@ def payload(
                 "number": event.number,
                 "title": subject,
                 "state": "open",
-                "head": {"ref": head, "sha": sha, "repo": details},
+                "head": {"ref": head, "sha": sha, "repo": details | (fork if event.from_fork else {})},
                 "base": {"ref": event.base, "sha": before, "repo": details},
             },
         }

@@ -78,12 +78,19 @@ def refuse_what_act_gets_wrong(definition: dict[str, Any], file: str) -> None:
                 )
 
 
-def as_act_needs_it(definition: dict[str, Any], runner: Runner, service: TokenService) -> dict[str, Any]:
-    """Return the workflow with what GitHub does around each job written into the job."""
+def as_act_needs_it(
+    definition: dict[str, Any], runner: Runner, service: TokenService, from_fork: bool
+) -> dict[str, Any]:
+    """Return the workflow with what GitHub does around each job written into the job.
+
+    Whatever a job asks for, one that a fork's pull request starts can't write: it gets no OIDC token either.
+    """
     # A deep copy: `definition` stays what the repository says.
     changed: dict[str, Any] = json.loads(json.dumps(definition))
     for name, job in changed["jobs"].items():
         permissions = _permissions(job.get("permissions", changed.get("permissions")))
+        if from_fork:
+            permissions = dict.fromkeys(permissions, "read")
         job["env"] = {**(job.get("env") or {}), **runner.job_environment(name)}
         job["env"]["STAND_IN_PERMISSIONS"] = json.dumps(permissions)
         if permissions.get("id-token") == "write":
