@@ -18,6 +18,7 @@ from sandbox.fidelity import (  # noqa: F401 - importing applies the patches
     functions,
     identity,
     metrics,
+    objects,
     registry,
     rest_apis,
 )
