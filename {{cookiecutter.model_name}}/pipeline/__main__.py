@@ -2,7 +2,19 @@
 
 import typer
 
-from pipeline import bootstrap, doctor, figures, history, infra, release, rollback, smoke
+from pipeline import (
+    bootstrap,
+    doctor,
+    figures,
+    history,
+    infra,
+    notes,
+    promote,
+    register,
+    release,
+    rollback,
+    smoke,
+)
 
 app = typer.Typer(
     help="Set up the AWS account, deploy the infrastructure, release an image or roll back, check an endpoint.",
@@ -14,6 +26,9 @@ app.command("figures")(figures.command)
 app.command("bootstrap")(bootstrap.command)
 app.command("doctor")(doctor.command)
 app.command("infra")(infra.command)
+app.command("register")(register.command)
+app.command("promote")(promote.command)
+app.command("notes")(notes.command)
 app.command("release")(release.command)
 app.command("rollback")(rollback.command)
 app.command("history")(history.command)

@@ -47,6 +47,11 @@ class Aws:
         return self._client("cloudwatch")
 
     @cached_property
+    def objects(self) -> Any:
+        """Amazon S3."""
+        return self._client("s3")
+
+    @cached_property
     def account(self) -> str:
         """The id of the account that the credentials belong to."""
         return self.identity.split(":")[4]

@@ -22,9 +22,8 @@ import typer
 from pipeline.container import Container, size_of
 from pipeline.errors import PipelineError
 from pipeline.report import Report
-from pipeline.settings import ROOT
+from pipeline.settings import ARTIFACTS, ROOT
 
-ARTIFACTS = ROOT / "artifacts"
 EVENT = "events/api_predict.json"
 STARTS = 5
 GH_SECONDS = 120

@@ -58,7 +58,12 @@ def check_image(aws: Aws, settings: Settings, image: Image) -> None:
     Raises PipelineError when it is of another repository, isn't in ECR, is an index of several images, or was built
     for another processor.
     """
-    _check_repository(aws, settings, image)
+    expected = repository_of(aws, settings)
+    if image.repository != expected:
+        raise PipelineError(
+            f"The image is of the repository `{image.repository}`; this model's is `{expected}`. Push it there, or "
+            "release it from the repository that it belongs to."
+        )
     media_type = _media_type(aws, settings, image)
     if media_type not in MANIFESTS:
         raise PipelineError(
@@ -73,7 +78,8 @@ def check_image(aws: Aws, settings: Settings, image: Image) -> None:
         )
 
 
-def _check_repository(aws: Aws, settings: Settings, image: Image) -> None:
+def repository_of(aws: Aws, settings: Settings) -> str:
+    """Return the address of this model's ECR repository; raise PipelineError when there is none."""
     try:
         found = aws.images.describe_repositories(repositoryNames=[settings.name])["repositories"]
     except ClientError as error:
@@ -83,12 +89,7 @@ def _check_repository(aws: Aws, settings: Settings, image: Image) -> None:
             f"The ECR repository `{settings.name}` doesn't exist in {settings.region}: set up the account first "
             "(`make bootstrap`)."
         ) from error
-    expected = str(found[0]["repositoryUri"])
-    if image.repository != expected:
-        raise PipelineError(
-            f"The image is of the repository `{image.repository}`; this model's is `{expected}`. Push it there, or "
-            "release it from the repository that it belongs to."
-        )
+    return str(found[0]["repositoryUri"])
 
 
 def _media_type(aws: Aws, settings: Settings, image: Image) -> str:

@@ -1,11 +1,17 @@
 """The name, the region and the processor of this model, from `pyproject.toml`."""
 
+import sys
 import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# What `make train`, `make figures` and `make sbom` write.
+ARTIFACTS = ROOT / "artifacts"
+# ECR's names, the least first. Where it can't tell how severe a finding is, it says UNDEFINED or UNTRIAGED.
+SEVERITIES = ("INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL")
+NEVER = "NEVER"
 
 
 class Environment(StrEnum):
@@ -23,6 +29,8 @@ class Settings:
     region: str
     architecture: str
     github_repository: str
+    # None = findings of a scan never refuse an image.
+    refuse_findings_from: str | None = "CRITICAL"
 
     @property
     def bootstrap_stack(self) -> str:
@@ -39,7 +47,19 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """Read `[project] name` and `[tool.lambda-model]`."""
+    """Read `[project] name` and `[tool.lambda-model]`; exit with a sentence when that names no severity of ECR's."""
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     table = document["tool"]["lambda-model"]
-    return Settings(document["project"]["name"], table["region"], table["architecture"], table["repository"])
+    severity = table["refuse_findings_from"]
+    if severity not in (*SEVERITIES, NEVER):
+        sys.exit(
+            f'`refuse_findings_from = "{severity}"` in pyproject.toml is no severity: choose one of '
+            f"{', '.join(SEVERITIES)}, or {NEVER}."
+        )
+    return Settings(
+        document["project"]["name"],
+        table["region"],
+        table["architecture"],
+        table["repository"],
+        None if severity == NEVER else severity,
+    )
