@@ -102,6 +102,15 @@ def request_context(original: Any, service: str, action: str, body: bytes, param
     return context
 
 
+@replaces(iam_evaluator, "_resolve_condition_key")
+def condition_key(original: Any, key: str, context: Any) -> Any:
+    """`aws:SecureTransport` is true, as of every call over HTTPS (IAM user guide, "AWS global condition context keys").
+
+    The emulator's only endpoint is plain HTTP on this machine: it stands for AWS's, which pipelines call over HTTPS.
+    """
+    return "true" if key.lower() == "aws:securetransport" else original(key, context)
+
+
 @replaces(lambda_svc, "_create_function")
 def create_function(original: Any, data: dict[str, Any]) -> Response:
     """See `may_pass_role`."""

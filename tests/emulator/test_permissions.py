@@ -333,6 +333,24 @@ def test_a_role_is_made_and_given_policies_only_within_the_boundary_that_the_per
     iam.delete_role_policy(RoleName=name, PolicyName="more")
 
 
+def test_a_bucket_that_refuses_unencrypted_calls_answers_others(strict: Aws) -> None:
+    s3, bucket = strict.client("s3"), unique("bucket")
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    arn = f"arn:aws:s3:::{bucket}"
+    caller = who_may(strict, on("s3:PutObject", f"{arn}/*")).client("s3", endpoint_url=strict.endpoint_url)
+
+    def refuse(encrypted: str) -> None:
+        condition = {"Bool": {"aws:SecureTransport": encrypted}}
+        deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": f"{arn}/*", "Condition": condition}
+        s3.put_bucket_policy(Bucket=bucket, Policy=document(deny))
+
+    refuse("false")
+    caller.put_object(Bucket=bucket, Key="model", Body=b"weights")
+    refuse("true")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        caller.put_object(Bucket=bucket, Key="model", Body=b"others")
+
+
 def test_a_simulation_knows_every_resource_and_the_context_it_is_given(strict: Aws) -> None:
     arn = role(strict)
     iam = strict.client("iam")
