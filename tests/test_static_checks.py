@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from sandbox.engine import STATE, exclusive
+from sandbox.github import Event, pull_request, push, tag, triggers, workflow_dispatch
+from sandbox.github import workflows as workflow_files
 from sandbox.progress import run
 from tests.conftest import COMBINATIONS, ROOT, Generated
 
@@ -33,6 +36,12 @@ ACTIONS = {
     "docker/build-push-action": ("v7.3.0", "53b7df96c91f9c12dcc8a07bcb9ccacbed38856a"),
     "actions/attest": ("v4.2.2", "1e69f48acb82d1966a394da916b4c1698aa569d6"),
 }
+PINNED: dict[str, dict[str, list[str]]] = yaml.safe_load((Path(__file__).parent / "pinned_actions.yml").read_text())
+STEP_OUTPUT = re.compile(r"\bsteps\.([\w-]+)\.outputs\.([\w-]+)")
+# What tells the account's number: it is in roles and addresses of images, and masked as soon as a job has a role.
+ACCOUNT = re.compile(r"\bsecrets\.|\bvars\.AWS_ACCOUNT_ID\b|\bgithub\.token\b")
+# Hashes of what was built: nothing else is in them, whatever the step was given.
+HASHES = {("docker/build-push-action", "digest"), ("docker/build-push-action", "imageid")}
 IDS = [f"{answers['python_version']}-{answers['architecture']}" for answers in COMBINATIONS]
 EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 # A rollback is none: it must not wait until a release that is under way has ended.
@@ -128,6 +137,110 @@ def test_every_action_is_pinned_to_the_commit_of_a_known_release(repository: Pat
             assert (version, commit) == ACTIONS[action], f"{path.name}: {line}"
 
 
+def test_an_action_gets_no_input_and_gives_no_output_that_it_does_not_have(
+    workflows: dict[str, dict[str, Any]],
+) -> None:
+    for name, job in jobs_of(workflows):
+        outputs: dict[str, list[str]] = {}
+        for step in job["steps"]:
+            if "uses" in step:
+                unknown = set(step.get("with") or {}) - set(PINNED[step["uses"]]["inputs"])
+                assert not unknown, f"{name}: {step['name']}: {unknown}"
+                outputs[step.get("id", "")] = PINNED[step["uses"]]["outputs"]
+        for step_id, output in STEP_OUTPUT.findall(str(job)):
+            assert output in outputs.get(step_id, [output]), f"{name}: steps.{step_id}.outputs.{output}"
+
+
+def test_a_stand_in_takes_and_gives_nothing_that_the_action_does_not() -> None:
+    assert set(PINNED) == {f"{action}@{commit}" for action, (_, commit) in ACTIONS.items()}
+    found = list(workflow_files.STAND_INS.rglob("action.yml"))
+    assert found
+    for path in found:
+        action = path.parent.relative_to(workflow_files.STAND_INS).as_posix()
+        described, real = yaml.safe_load(path.read_text()), PINNED[f"{action}@{ACTIONS[action][1]}"]
+        assert set(described.get("inputs") or {}) <= set(real["inputs"]), action
+        assert set(described.get("outputs") or {}) <= set(real["outputs"]), action
+
+
+def test_no_job_output_carries_a_masked_value(workflows: dict[str, dict[str, Any]]) -> None:
+    """GitHub drops such an output with no more than a warning, and the jobs that need it go on without it."""
+    for name, job in jobs_of(workflows):
+        assert not masked_outputs(job), name
+
+
+def masked_outputs(job: dict[str, Any]) -> list[str]:
+    """Return the outputs of a job that may hold a masked value."""
+    suspects: dict[str, str] = {}
+    has_role = False
+    for step in job["steps"]:
+        action = step.get("uses", "").partition("@")[0]
+        has_role = has_role or action.startswith("aws-actions/")
+        # whoever has the role's credentials can tell the account
+        if has_role or ACCOUNT.search(str(step)) or any(id_ in suspects for id_, _ in STEP_OUTPUT.findall(str(step))):
+            suspects[step.get("id", "")] = action
+    return [
+        output
+        for output, value in job.get("outputs", {}).items()
+        if ACCOUNT.search(value)
+        or any(id_ in suspects and (suspects[id_], name) not in HASHES for id_, name in STEP_OUTPUT.findall(value))
+    ]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "${{ vars.AWS_ACCOUNT_ID }}.dkr.ecr.eu-central-1.amazonaws.com",
+        "${{ steps.told.outputs.account }}",
+        "${{ steps.ecr.outputs.registry }}",
+        "${{ steps.push.outputs.metadata }}",
+        "${{ steps.after.outputs.image }}",
+    ],
+)
+def test_an_output_that_tells_the_account_is_found(output: str) -> None:
+    steps = [
+        {"id": "before", "run": "make train"},
+        {"id": "told", "run": "make x", "env": {"ACCOUNT": "${{ vars.AWS_ACCOUNT_ID }}"}},
+        {"uses": "aws-actions/configure-aws-credentials@1"},
+        {"id": "ecr", "uses": "aws-actions/amazon-ecr-login@1"},
+        {"id": "push", "uses": "docker/build-push-action@1"},
+        {"id": "after", "run": "make promote"},
+    ]
+    fine = {"digest": "${{ steps.push.outputs.digest }}", "version": "${{ steps.before.outputs.version }}"}
+    assert masked_outputs({"steps": steps, "outputs": fine | {"bad": output}}) == ["bad"]
+
+
+@pytest.mark.parametrize(
+    ("event", "started"),
+    [
+        (push(), {"ci_cd.yml"}),
+        (push("refs/heads/try"), set()),
+        (tag("v1.2.3"), {"ci_cd.yml"}),
+        # A tag that only begins like a version starts a run too, which refuses it with the reason.
+        (tag("vnext"), {"ci_cd.yml"}),
+        (tag("nightly"), set()),
+        (pull_request(), {"ci_cd.yml"}),
+        (pull_request(action="synchronize"), {"ci_cd.yml"}),
+        (pull_request(action="closed"), set()),
+        (workflow_dispatch(), {"ci_cd.yml", "rollback.yml"}),
+    ],
+    ids=lambda value: f"{value.name}-{value.ref}-{value.action}" if isinstance(value, Event) else None,
+)
+def test_a_workflow_starts_for_the_events_that_it_is_for(generated: Generated, event: Event, started: set[str]) -> None:
+    files = {path.name: path.read_text() for path in generated.path.glob(".github/workflows/*.yml")}
+    assert started == {name for name, text in files.items() if starts(text, event)}
+
+
+def starts(workflow: str, event: Event) -> bool:
+    reason = triggers.not_triggered(
+        workflow_files.read(workflow)["on"],
+        event_name=event.name,
+        ref=f"refs/heads/{event.base}" if event.base else event.ref,
+        action=event.action,
+        changed_paths=lambda: ["README.md"],
+    )
+    return reason is None
+
+
 def test_a_workflow_permits_nothing_that_a_job_does_not_ask_for(workflows: dict[str, dict[str, Any]]) -> None:
     for name, workflow in workflows.items():
         assert workflow["permissions"] == {}, name
@@ -162,6 +275,79 @@ def test_releases_to_one_environment_never_overlap(repository: Path, workflows: 
     for name, job in releases.items():
         assert job["concurrency"]["cancel-in-progress"] is False, name
         assert job["environment"] in job["concurrency"]["group"], name
+
+
+def remove(*keys: str) -> Callable[[dict[str, Any]], object]:
+    """Return what takes the value at `keys` out of a workflow."""
+
+    def take(holder: Any) -> object:
+        for key in keys[:-1]:
+            holder = holder[key]
+        return holder.pop(keys[-1])
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("check", "damage"),
+    [
+        (test_no_job_and_no_step_runs_for_hours, remove("jobs", "staging", "timeout-minutes")),
+        (test_no_job_and_no_step_runs_for_hours, lambda w: w["jobs"]["test"]["steps"][0].pop("timeout-minutes")),
+        (
+            test_no_job_and_no_step_runs_for_hours,
+            lambda w: w["jobs"]["test"]["steps"][0].update({"timeout-minutes": 360}),
+        ),
+        (
+            test_who_assumes_a_role_has_an_environment_and_a_token_and_nobody_else_has_one,
+            remove("jobs", "staging", "permissions", "id-token"),
+        ),
+        (
+            test_who_assumes_a_role_has_an_environment_and_a_token_and_nobody_else_has_one,
+            remove("jobs", "image", "environment"),
+        ),
+        (
+            test_who_assumes_a_role_has_an_environment_and_a_token_and_nobody_else_has_one,
+            lambda w: w["jobs"]["test"]["permissions"].update({"id-token": "write"}),
+        ),
+        (test_a_workflow_permits_nothing_that_a_job_does_not_ask_for, lambda w: w.update(permissions="write-all")),
+        (test_a_workflow_permits_nothing_that_a_job_does_not_ask_for, remove("jobs", "test", "permissions")),
+        (
+            test_an_action_gets_no_input_and_gives_no_output_that_it_does_not_have,
+            lambda w: w["jobs"]["test"]["steps"][0]["with"].update({"fetch_depth": 0}),
+        ),
+        (
+            test_an_action_gets_no_input_and_gives_no_output_that_it_does_not_have,
+            lambda w: w["jobs"]["image"]["outputs"].update({"digest": "${{ steps.push.outputs.sha }}"}),
+        ),
+        (
+            test_no_job_output_carries_a_masked_value,
+            lambda w: w["jobs"]["image"]["outputs"].update({"registry": "${{ steps.ecr.outputs.registry }}"}),
+        ),
+    ],
+)
+def test_a_workflow_that_breaks_a_rule_does_not_pass(
+    check: Callable[[dict[str, dict[str, Any]]], None],
+    damage: Callable[[dict[str, Any]], object],
+    all_generated: list[Generated],
+) -> None:
+    workflow = yaml.safe_load(all_generated[0].files[".github/workflows/ci_cd.yml"])
+    check({"ci_cd.yml": workflow})
+    damage(workflow)
+    with pytest.raises((AssertionError, KeyError)):
+        check({"ci_cd.yml": workflow})
+
+
+def test_one_lint_of_each_python_version_checks_every_repository(all_generated: list[Generated]) -> None:
+    """`make lint` is run in a repository of each version; what ruff and mypy read there depends on no other answer."""
+    read: dict[str, set[str]] = {}
+    for generated in all_generated:
+        tools = tomllib.loads(generated.files["pyproject.toml"])["tool"]
+        strict = [modules["module"] for modules in tools["mypy"]["overrides"] if modules.get("strict")]
+        assert {"serving.*", "pipeline.*"} <= set(strict[0])
+        code = {name: text for name, text in generated.files.items() if name.endswith(".py")}
+        assert code
+        read.setdefault(generated.answers["python_version"], set()).add(repr((code, tools["ruff"], tools["mypy"])))
+    assert {version: len(contents) for version, contents in read.items()} == dict.fromkeys(read, 1)
 
 
 def test_hadolint_finds_no_mistake_in_the_dockerfile(all_generated: list[Generated]) -> None:
