@@ -10,17 +10,32 @@ class UnsupportedEvent(Exception):
 
 
 def handler(event: Any, context: Any) -> Any:
-    """Answer an API Gateway or function URL request, or the instances of a direct invocation."""
+    """Answer an API Gateway or function URL request or a direct invocation, or score the files that S3 tells of."""
     if isinstance(event, dict):
         if "httpMethod" in event or "http" in event.get("requestContext", {}):
             return api.answer_http(event, context)
+        if tells_of_files(event):
+            # Here, because requests shouldn't wait for what only files need.
+            from serving import batch
+
+            return batch.answer(event, context)
         if sender := service_of(event):
             # An exception, not an answer: who sends events doesn't read answers, and the event must not be lost.
             raise UnsupportedEvent(
                 f"received an event from {sender}; this function serves API Gateway (REST and HTTP API), "
-                "function URLs, and direct invocations with instances"
+                "function URLs, direct invocations with instances, and objects created in S3"
             )
     return api.answer_direct(event, context)
+
+
+def tells_of_files(event: dict[str, Any]) -> bool:
+    """Return whether this is a notification of S3, or what S3 sends to EventBridge for a new object."""
+    if event.get("source") == "aws.s3" and event.get("detail-type") == "Object Created":
+        return True
+    records = event.get("Records")
+    return isinstance(records, list) and any(
+        isinstance(record, dict) and record.get("eventSource") == "aws:s3" for record in records
+    )
 
 
 def service_of(event: dict[str, Any]) -> str | None:

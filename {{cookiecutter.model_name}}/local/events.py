@@ -1,13 +1,16 @@
 """One example event of every kind, made from `model_code/examples.json`; `make events` writes them to events/."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 REPOSITORY = Path(__file__).parents[1]
 EVENTS = REPOSITORY / "events"
 EXAMPLES = REPOSITORY / "model_code" / "examples.json"
 
+BUCKET = "an-input-bucket"
 REQUEST_ID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 HOST = "abcdefghij.execute-api.eu-central-1.amazonaws.com"
 HEADERS = {"accept": "*/*", "content-type": "application/json", "host": HOST, "user-agent": "curl/8.5.0"}
@@ -84,6 +87,76 @@ def function_url_event(method: str, path: str, body: str | None = None) -> dict[
     }
 
 
+def s3_event(bucket: str, *keys: str) -> dict[str, Any]:
+    """Return the notification that S3 sends for new objects; in it keys are URL-encoded, a space is a plus."""
+    return {
+        "Records": [
+            {
+                "eventVersion": "2.1",
+                "eventSource": "aws:s3",
+                "awsRegion": "eu-central-1",
+                "eventTime": "2026-01-01T00:00:00.000Z",
+                "eventName": "ObjectCreated:Put",
+                "userIdentity": {"principalId": "EXAMPLE"},
+                "requestParameters": {"sourceIPAddress": "203.0.113.7"},
+                "responseElements": {"x-amz-request-id": "EXAMPLE123456789", "x-amz-id-2": "EXAMPLE"},
+                "s3": {
+                    "s3SchemaVersion": "1.0",
+                    "configurationId": "files",
+                    "bucket": {
+                        "name": bucket,
+                        "ownerIdentity": {"principalId": "EXAMPLE"},
+                        "arn": f"arn:aws:s3:::{bucket}",
+                    },
+                    "object": {
+                        "key": quote_plus(key, safe="/"),
+                        "size": 1024,
+                        "eTag": "0123456789abcdef0123456789abcdef",
+                        "versionId": "096fKKXTRTtl3on89fVO.nfljtsv6qko",
+                        "sequencer": "0A1B2C3D4E5F678901",
+                    },
+                },
+            }
+            for key in keys
+        ]
+    }
+
+
+def eventbridge_event(bucket: str, key: str) -> dict[str, Any]:
+    """Return what EventBridge sends for a new object in S3; in it the key is as it is."""
+    return {
+        "version": "0",
+        "id": REQUEST_ID,
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": "123456789012",
+        "time": "2026-01-01T00:00:00Z",
+        "region": "eu-central-1",
+        "resources": [f"arn:aws:s3:::{bucket}"],
+        "detail": {
+            "version": "0",
+            "bucket": {"name": bucket},
+            "object": {
+                "key": key,
+                "size": 1024,
+                "etag": "0123456789abcdef0123456789abcdef",
+                "version-id": "096fKKXTRTtl3on89fVO.nfljtsv6qko",
+                "sequencer": "0A1B2C3D4E5F678901",
+            },
+            "request-id": "EXAMPLE123456789",
+            "requester": "123456789012",
+            "source-ip-address": "203.0.113.7",
+            "reason": "PutObject",
+        },
+    }
+
+
+def with_file(event: dict[str, Any], content: bytes, media_type: str) -> dict[str, Any]:
+    """Return an HTTP event with a file as its body, as APIs send a body of one of their binary media types."""
+    headers = {**event["headers"], "content-type": media_type}
+    return {**event, "headers": headers, "body": base64.b64encode(content).decode(), "isBase64Encoded": True}
+
+
 def example_events() -> dict[str, Any]:
     """Return every example event by the name of its file."""
     examples = [example["instance"] for example in json.loads(EXAMPLES.read_text())]
@@ -96,6 +169,8 @@ def example_events() -> dict[str, Any]:
         "function_url_predict.json": function_url_event("POST", "/predict", body),
         "direct_instances.json": {"instances": examples},
         "direct_list.json": list(examples[1 % len(examples)].values()),
+        "s3_files.json": s3_event(BUCKET, "incoming/2026/a.csv", "incoming/2026/flowers of May.csv"),
+        "eventbridge_file.json": eventbridge_event(BUCKET, "incoming/2026/flowers of May.csv"),
     }
 
 

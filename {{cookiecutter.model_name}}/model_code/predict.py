@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from model_code.schema import Instance, Label, Prediction
@@ -26,16 +27,22 @@ class Model:
         self._session = onnxruntime.InferenceSession(
             artifacts / "model.onnx", options, providers=["CPUExecutionProvider"]
         )
-        self._class_names: list[Label] = self.passport["class_names"]
+        self.class_names: list[Label] = self.passport["class_names"]
 
     def predict(self, instances: Sequence[Instance]) -> list[Prediction]:
         """Return one prediction for each instance, in the same order."""
         rows = np.array([msgspec.structs.astuple(instance) for instance in instances], dtype=np.float32)
-        (probabilities,) = self._session.run(["probabilities"], {"features": rows})
+        labels, probabilities = self.predict_rows(rows)
         return [
-            Prediction(
-                label=self._class_names[scores.argmax()],
-                probabilities=dict(zip(self._class_names, scores.tolist(), strict=True)),
-            )
-            for scores in probabilities
+            Prediction(label=self.class_names[label], probabilities=dict(zip(self.class_names, scores, strict=True)))
+            for label, scores in zip(labels.tolist(), probabilities.tolist(), strict=True)
         ]
+
+    def predict_rows(self, rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+        """Return each row's label, as its place in `class_names`, and its probability of each class.
+
+        `rows` has the shape (rows, features), with the features in the order of `Instance`; the probabilities have
+        the shape (rows, classes). Files are scored through this, several blocks of rows at the same time.
+        """
+        (probabilities,) = self._session.run(["probabilities"], {"features": rows})
+        return probabilities.argmax(axis=1), probabilities

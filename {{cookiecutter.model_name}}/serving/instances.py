@@ -91,10 +91,7 @@ def explain(index: int, given: Any, message: str) -> str:
     """Return msgspec's message with the field's name before it, and the value that was sent behind it."""
     reason, _, place = message.partition(" - at `$")
     place = place.removesuffix("`")
-    reason = reason[:1].lower() + reason[1:]
-    if reason.startswith("expected"):
-        for name, kind in JSON_KINDS.items():
-            reason = reason.replace(f"`{name}`", kind)
+    reason = in_words(reason)
     if isinstance(given, list):
         if position := re.fullmatch(r"\[(\d+)\]", place):
             number = int(position[1])
@@ -104,6 +101,26 @@ def explain(index: int, given: Any, message: str) -> str:
     if (name := place.removeprefix(".")) in NAMES and isinstance(given, dict):
         return f"instances[{index}].{name}: {reason}{shown(given.get(name))}"
     return f"instances[{index}]{place}: {reason.removeprefix('object ')}; the fields are {', '.join(NAMES)}"
+
+
+def refusal(field: msgspec.structs.FieldInfo, value: Any) -> str | None:
+    """Return why `value` can't be this field of an instance, None where it can; for one cell of a file."""
+    try:
+        checked = msgspec.convert(value, field.type)
+    except msgspec.ValidationError as error:
+        return in_words(str(error)) + shown(value)
+    if isinstance(checked, float) and not math.isfinite(checked):
+        return f"{checked} is not a finite number"
+    return None
+
+
+def in_words(reason: str) -> str:
+    """Return msgspec's reason in the words of JSON."""
+    reason = reason[:1].lower() + reason[1:]
+    if reason.startswith("expected"):
+        for name, kind in JSON_KINDS.items():
+            reason = reason.replace(f"`{name}`", kind)
+    return reason
 
 
 def shown(value: Any) -> str:

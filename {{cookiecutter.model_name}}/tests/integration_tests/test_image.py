@@ -8,6 +8,7 @@ import pytest
 from local import events
 
 EVENTS = events.example_events()
+FILE_EVENTS = ["s3_files.json", "eventbridge_file.json"]
 EXAMPLES = json.loads(events.EXAMPLES.read_text())
 LABELS = [example["label"] for example in EXAMPLES]
 
@@ -16,8 +17,8 @@ RESIDENT_LIMIT_MB = 200
 GROWTH_LIMIT_MB = 8
 
 
-@pytest.mark.parametrize("name", EVENTS)
-def test_the_image_answers_every_example_event(name, container):
+@pytest.mark.parametrize("name", [name for name in EVENTS if name not in FILE_EVENTS])
+def test_the_image_answers_every_example_request(name, container):
     answer = container.invoke_when_ready(EVENTS[name])
     if not name.startswith("direct"):
         assert answer["statusCode"] == 200, answer
@@ -30,6 +31,13 @@ def test_the_image_refuses_a_bad_request_without_a_stack_trace(container):
     answer = container.invoke_when_ready(events.rest_api_event("POST", "/predict", '{"instances": [{}]}'))
     assert answer["statusCode"] == 422
     assert json.loads(answer["body"])["detail"].startswith("instances[0]: missing required field")
+
+
+@pytest.mark.parametrize("name", FILE_EVENTS)
+def test_the_image_has_what_files_need_and_says_that_there_is_no_bucket(name, container):
+    answer = container.invoke_when_ready(EVENTS[name])
+    assert answer["errorType"] == "FilesFailed"
+    assert "OUTPUT_BUCKET" in answer["errorMessage"]
 
 
 def test_the_image_logs_each_prediction_as_a_json_line(container):

@@ -11,6 +11,7 @@ from local import events
 from serving import api
 
 EVENTS = events.example_events()
+REQUESTS = [name for name in EVENTS if not name.startswith(("s3", "eventbridge"))]
 EXAMPLES = json.loads(events.EXAMPLES.read_text())
 LABELS = [example["label"] for example in EXAMPLES]
 BODY = json.dumps({"instances": [example["instance"] for example in EXAMPLES]})
@@ -38,8 +39,8 @@ def test_the_example_events_are_those_that_the_schema_and_the_examples_give():
     assert on_disk == EVENTS, "run `make events`"
 
 
-@pytest.mark.parametrize("name", EVENTS)
-def test_every_example_event_is_answered(name, context):
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_example_request_is_answered(name, context):
     answer = lambda_function.handler(EVENTS[name], context)
     if not name.startswith("direct"):
         assert answer["statusCode"] == 200
@@ -58,7 +59,7 @@ def test_a_prediction_says_label_probabilities_model_and_request(kind, context):
     assert answer.keys() == {"predictions", "model"}
     assert answer["model"] == {"name": api.MODEL.passport["name"], "version": api.MODEL.passport["version"]}
     for prediction in answer["predictions"]:
-        assert prediction.keys() == {"label", "probabilities"}
+        assert list(prediction) == list(api.Prediction.__struct_fields__)
         assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
 
@@ -67,7 +68,6 @@ def test_each_prediction_is_one_json_line_with_its_request(context, capsys):
     call(context, "POST", "/predict", BODY)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["prediction"]["label"] for line in lines] == LABELS
-    assert [line["instance"] for line in lines] == [example["instance"] for example in EXAMPLES]
     assert {line["request_id"] for line in lines} == {context.aws_request_id}
 
 
