@@ -96,9 +96,14 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
+def can_install() -> bool:
+    """Whether `apt_install` may be asked: on Debian or Ubuntu, as root."""
+    return _is_debian() and _is_root()
+
+
 def apt_install(*packages: str) -> None:
     """Install Debian `packages` without a question. Raises StageFailed with apt's last lines, NoEngine if not root."""
-    if not (_is_debian() and _is_root()):
+    if not can_install():
         command = f"sudo apt-get install {' '.join(packages)}"
         raise NoEngine(f"{' and '.join(packages)} must be installed: `{command}` on Debian or Ubuntu.")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
