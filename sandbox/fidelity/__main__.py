@@ -21,6 +21,7 @@ from sandbox.fidelity import (  # noqa: F401 - importing applies the patches
     objects,
     registry,
     rest_apis,
+    step_functions,
 )
 
 

@@ -277,6 +277,76 @@ def _alarm(change: Change) -> Iterator[Call]:
         yield from _calls("cloudwatch", "TagResource" if change.made else "TagResource UntagResource", alarm)
 
 
+def _event_invoke_config(change: Change) -> Iterator[Call]:
+    """AWS::Lambda::EventInvokeConfig."""
+    properties = change.properties
+    arn = _function_arn(properties["FunctionName"])
+    verb = "Delete" if change.new is None else "Put" if change.made else "Update"
+    yield from _calls("lambda", f"{verb}FunctionEventInvokeConfig", f"{arn}:{properties['Qualifier']}")
+
+
+# Properties of a bucket: what reads and what writes each.
+_BUCKET_SETTINGS = {
+    "BucketEncryption": "EncryptionConfiguration",
+    "LifecycleConfiguration": "LifecycleConfiguration",
+    "NotificationConfiguration": "BucketNotification",
+    "OwnershipControls": "BucketOwnershipControls",
+    "PublicAccessBlockConfiguration": "BucketPublicAccessBlock",
+    "Tags": "BucketTagging",
+    "VersioningConfiguration": "BucketVersioning",
+}
+
+
+def _bucket(change: Change) -> Iterator[Call]:
+    """AWS::S3::Bucket."""
+    arn = f"arn:aws:s3:::{change.properties.get('BucketName') or change.physical_id}"
+    yield from _calls("s3", "ListBucket", arn)
+    if change.new is None:
+        yield from _calls("s3", "DeleteBucket", arn)
+        return
+    if change.made:
+        yield from _calls("s3", "CreateBucket", arn)
+    for name, setting in _BUCKET_SETTINGS.items():
+        if change.differs(name):
+            yield from _calls("s3", f"Put{setting}", arn)
+        if name in change.new:
+            yield from _calls("s3", f"Get{setting}", arn)
+
+
+def _bucket_policy(change: Change) -> Iterator[Call]:
+    """AWS::S3::BucketPolicy."""
+    arn = f"arn:aws:s3:::{change.properties['Bucket']}"
+    yield from _calls("s3", f"GetBucketPolicy {'Delete' if change.new is None else 'Put'}BucketPolicy", arn)
+
+
+def _queue(change: Change) -> Iterator[Call]:
+    """AWS::SQS::Queue."""
+    arn = _arn("sqs", change.properties.get("QueueName") or change.physical_id.rpartition("/")[2])
+    yield from _calls("sqs", "GetQueueAttributes", arn)
+    if change.new is None:
+        yield from _calls("sqs", "DeleteQueue", arn)
+        return
+    yield from _calls("sqs", "ListQueueTags", arn)
+    yield from _calls("sqs", "CreateQueue GetQueueUrl" if change.made else "SetQueueAttributes", arn)
+    if change.differs("Tags"):
+        yield from _calls("sqs", "TagQueue" if change.made else "TagQueue UntagQueue", arn)
+
+
+def _state_machine(change: Change) -> Iterator[Call]:
+    """AWS::StepFunctions::StateMachine. It is given its role whenever it is written."""
+    name = change.properties.get("StateMachineName")
+    arn = _arn("states", f"stateMachine:{name}") if name else change.physical_id
+    yield from _calls("states", "DescribeStateMachine", arn)
+    if change.new is None:
+        yield from _calls("states", "DeleteStateMachine", arn)
+        return
+    yield from _calls("states", "ListTagsForResource", arn)
+    yield Call("iam:PassRole", change.properties["RoleArn"], {"iam:PassedToService": "states.amazonaws.com"})
+    yield from _calls("states", "CreateStateMachine TagResource" if change.made else "UpdateStateMachine", arn)
+    if change.differs("Tags") and not change.made:
+        yield from _calls("states", "TagResource UntagResource", arn)
+
+
 _TYPES = {
     "AWS::ApiGateway::Deployment": _api_deployment,
     "AWS::ApiGateway::Method": _api_method,
@@ -286,12 +356,17 @@ _TYPES = {
     "AWS::CloudWatch::Alarm": _alarm,
     "AWS::IAM::Role": _role,
     "AWS::Lambda::Alias": _alias,
+    "AWS::Lambda::EventInvokeConfig": _event_invoke_config,
     "AWS::Lambda::Function": _function,
     "AWS::Lambda::Permission": _permission,
     "AWS::Lambda::Version": _version,
     "AWS::Logs::LogGroup": _log_group,
+    "AWS::S3::Bucket": _bucket,
+    "AWS::S3::BucketPolicy": _bucket_policy,
     "AWS::SNS::Subscription": _subscription,
     "AWS::SNS::Topic": _topic,
+    "AWS::SQS::Queue": _queue,
+    "AWS::StepFunctions::StateMachine": _state_machine,
 }
 
 # --- The check ------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ministack.services import lambda_svc
 from ministack.services.cloudformation import provisioners, stacks
 
 from sandbox.fidelity import Response, refuse, replaces
+from sandbox.fidelity.identity import role_may
 from sandbox.fidelity.registry import find_image
 
 Config = dict[str, Any]
@@ -341,6 +342,37 @@ def execute_function(original: Any, function: Function, event: Any) -> dict[str,
         function = function | {"config": config | {"FunctionArn": arn}}
     result: dict[str, Any] = original(function, event)
     return result
+
+
+# --- Asynchronous calls ---------------------------------------------------------------------------------------
+
+
+@replaces(lambda_svc, "invoke_async_with_retry")
+def call_asynchronously(original: Any, function: Function, event: Any) -> None:
+    """Retries and destinations are those of the alias or version that was called, not of the function.
+
+    Developer guide, "Configuring error handling settings for asynchronous invocation". Lambda waits a minute before
+    its first retry and two before the second; the emulator a second and two.
+    """
+    config = function.get("config") or function
+    _, _, qualifier = config["FunctionArn"].split(":function:")[1].partition(":")
+    configs = (lambda_svc._functions.get(config["FunctionName"]) or {}).get("event_invoke_configs") or {}
+    settings = configs.get(_invoked_alias.get() or qualifier)
+    original(function | {"event_invoke_config": settings, "event_invoke_configs": {}}, event)
+
+
+@replaces(lambda_svc, "_put_event_invoke_config")
+def put_event_invoke_config(original: Any, name: str, qualifier: str | None, data: dict[str, Any]) -> Response:
+    """A queue as destination needs a role that may send to it (developer guide, "Capturing records of asynchronous
+    invocations", "Permissions"); Lambda refuses the setting without.
+    """
+    queue = ((data.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination") or ""
+    role = ((lambda_svc._functions.get(name) or {}).get("config") or {}).get("Role") or ""
+    if queue.startswith("arn:aws:sqs:") and role and not role_may(role, "sqs:SendMessage", queue):
+        why = f"The function's execution role does not have permissions to call SendMessage on {queue}"
+        return refuse("InvalidParameterValueException", why, 400)
+    response: Response = original(name, qualifier, data)
+    return response
 
 
 # --- Sandboxes ------------------------------------------------------------------------------------------------

@@ -138,6 +138,20 @@ def may_pass_role(data: Mapping[str, Any]) -> Response | None:
     return refuse("AccessDeniedException", why, 403)
 
 
+def role_may(role: str, action: str, resource: str) -> bool:
+    """Whether the policies of a role allow this, within its boundary: what a service does as a role it was given."""
+    if not ministack.app.AUTH:
+        return True
+    account, name = get_account_id(), role.rpartition("/")[2]
+    asked = iam_evaluator.EvalContext(
+        principal_arn=role, principal_type="AssumedRole", principal_account=account, action=action,
+        resource_arn=resource, region=get_region(), service_context={},
+    )  # fmt: skip
+    limits = iam_evaluator._permissions_boundary(iam._roles, name, account)
+    policies = iam_evaluator._gather_role_policies(name, account)
+    return bool(iam_evaluator.evaluate(asked, policies, *limits).decision == "Allow")
+
+
 # --- Simulation -----------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Amazon CloudWatch: Lambda's metrics by alias and version, the embedded metric format, alarms that are evaluated.
+"""Amazon CloudWatch: metrics of Lambda by alias and version and of SQS, the embedded metric format, alarms.
 
 Alarms look at the periods that end now, every second; CloudWatch looks at whole periods, every minute or ten seconds.
 There is no metric math.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ministack.services import cloudwatch, lambda_svc
+from ministack.services import cloudwatch, lambda_svc, sqs
 
 from sandbox.fidelity import replaces
 
@@ -57,6 +57,17 @@ def _dimensions(config: dict[str, Any]) -> Iterator[dict[str, str]]:
         yield by_resource
         if not qualifier.isdigit():
             yield by_resource | {"ExecutedVersion": str(config["Version"])}
+
+
+# --- Metrics of SQS -------------------------------------------------------------------------------------------
+
+
+def count_messages() -> None:
+    """SQS tells how many messages wait in a queue (developer guide, "Available CloudWatch metrics for Amazon SQS")."""
+    for queue in list(sqs._queues.values()):
+        waiting = sum(message["visible_at"] <= time.time() for message in list(queue["messages"]))
+        name = queue["attributes"]["QueueArn"].rpartition(":")[2]
+        cloudwatch.record_metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", waiting, "Count", {"QueueName": name})
 
 
 # --- Embedded metric format -----------------------------------------------------------------------------------
@@ -172,6 +183,7 @@ def evaluate_alarms_from_now_on() -> None:
         while True:
             time.sleep(SECONDS_BETWEEN_EVALUATIONS)
             try:
+                count_messages()
                 cloudwatch._evaluate_all_alarms()
             except RuntimeError:
                 # A request added an alarm in this moment; the next round sees it.

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from sandbox.aws import Aws
-from tests.emulator.conftest import Images, unique, until, wait_for_update, zipped
+from tests.emulator.conftest import Images, document, role, unique, until, wait_for_update, zipped
 
 
 def ask(aws: Aws, name: str, event: dict[str, Any] | None = None, qualifier: str = "$LATEST") -> Any:
@@ -293,3 +293,36 @@ def test_a_function_that_dies_at_its_start_answers_with_an_error(aws: Aws, image
     with pytest.raises(AssertionError, match="Runtime"):
         ask(aws, name)
     aws.client("lambda").delete_function(FunctionName=name)
+
+
+# --- Asynchronous calls ---------------------------------------------------------------------------------------
+
+
+def test_what_an_alias_fails_to_do_asynchronously_ends_where_the_alias_says(aws: Aws, function: str) -> None:
+    sqs, functions = aws.client("sqs"), aws.client("lambda")
+    queue = sqs.create_queue(QueueName=unique("failed"))["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    settings = {"MaximumRetryAttempts": 0, "DestinationConfig": {"OnFailure": {"Destination": arn}}}
+    functions.put_function_event_invoke_config(FunctionName=function, Qualifier="live", **settings)
+    for qualifier, name in (("$LATEST", "another"), ("live", "it")):
+        event = json.dumps({"do": "raise", "name": name}).encode()
+        functions.invoke(FunctionName=function, Qualifier=qualifier, InvocationType="Event", Payload=event)
+    [message] = until(lambda: sqs.receive_message(QueueUrl=queue).get("Messages"))
+    body = json.loads(message["Body"])
+    assert body["requestPayload"] == {"do": "raise", "name": "it"}
+    assert "a secret of the function" in body["responsePayload"]["errorMessage"]
+
+
+def test_a_queue_for_failures_needs_a_role_that_may_send_to_it(strict: Aws) -> None:
+    functions, name = strict.client("lambda"), unique("function")
+    given = role(strict)
+    code = {"ZipFile": zipped("one")}
+    functions.create_function(FunctionName=name, Runtime="python3.12", Handler="app.handler", Role=given, Code=code)
+    queue = f"arn:aws:sqs:{strict.region}:{strict.account_id}:failed"
+    where = {"FunctionName": name, "DestinationConfig": {"OnFailure": {"Destination": queue}}}
+    with pytest.raises(ClientError, match=f"does not have permissions to call SendMessage on {queue}"):
+        functions.put_function_event_invoke_config(**where)
+    allowed = document({"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queue})
+    role_name = given.rpartition("/")[2]
+    strict.client("iam").put_role_policy(RoleName=role_name, PolicyName="allowed", PolicyDocument=allowed)
+    functions.put_function_event_invoke_config(**where)

@@ -136,3 +136,28 @@ def test_an_alarm_needs_as_many_periods_as_it_says(aws: Aws, function: str) -> N
     call(aws, function, {"do": "raise"})
     until(lambda: state(aws, one) == "ALARM")
     assert state(aws, two) == "OK"
+
+
+def test_an_alarm_sees_the_messages_that_wait_in_a_queue(aws: Aws) -> None:
+    name = unique("queue")
+    sqs, cloudwatch = aws.client("sqs"), aws.client("cloudwatch")
+    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        Namespace="AWS/SQS",
+        MetricName="ApproximateNumberOfMessagesVisible",
+        Dimensions=[{"Name": "QueueName", "Value": name}],
+        Statistic="Maximum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+        TreatMissingData="notBreaching",
+    )
+
+    def state() -> str:
+        return str(cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"])
+
+    until(lambda: state() == "OK")
+    sqs.send_message(QueueUrl=queue, MessageBody="x")
+    until(lambda: state() == "ALARM")
