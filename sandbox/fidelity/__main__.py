@@ -21,7 +21,9 @@ from sandbox.fidelity import (  # noqa: F401 - importing applies the patches
     objects,
     registry,
     rest_apis,
+    runtimes,
     step_functions,
+    topics,
 )
 
 

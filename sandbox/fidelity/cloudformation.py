@@ -84,6 +84,10 @@ def _function(change: Change) -> Iterator[Call]:
             yield from _calls("lambda", "UpdateFunctionCode", arn)
         if change.differs("Tags"):
             yield from _calls("lambda", "TagResource UntagResource", arn)
+    code = properties["Code"]
+    if change.differs("Code") and "S3Key" in code:
+        # With the caller's permission (API reference, "CreateFunction": the bucket's objects must be readable by them).
+        yield Call("s3:GetObject", f"arn:aws:s3:::{code['S3Bucket']}/{code['S3Key']}")
     if change.differs("ReservedConcurrentExecutions"):
         limited = "ReservedConcurrentExecutions" in properties
         yield from _calls("lambda", f"{'Put' if limited else 'Delete'}FunctionConcurrency", arn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import fnmatch
 import hashlib
 import json
 import random
@@ -373,6 +374,32 @@ def put_event_invoke_config(original: Any, name: str, qualifier: str | None, dat
         return refuse("InvalidParameterValueException", why, 400)
     response: Response = original(name, qualifier, data)
     return response
+
+
+def may_invoke(function: str, service: str, source: str) -> bool:
+    """Whether the resource policy of exactly this function, version or alias lets a service call it for `source`.
+
+    A permission on the function doesn't reach its aliases (developer guide, "Viewing resource-based IAM policies").
+    """
+    base, config, _ = lambda_svc._get_base_func_record_for_ref(function)
+    if base is None or config is None:
+        return True
+    _, qualifier = lambda_svc._resolve_name_and_qualifier(function)
+    resource = config["FunctionArn"] + (f":{qualifier}" if qualifier else "")
+    account = resource.split(":")[4]
+    for statement in base["policy"]["Statement"]:
+        conditions = statement.get("Condition") or {}
+        allowed_source = (conditions.get("ArnLike") or {}).get("AWS:SourceArn", "*")
+        allowed_account = (conditions.get("StringEquals") or {}).get("AWS:SourceAccount", account)
+        if (
+            statement["Principal"] in ("*", {"Service": service})
+            and statement["Action"] in ("lambda:InvokeFunction", "lambda:*")
+            and statement["Resource"] == resource
+            and allowed_account == account
+            and fnmatch.fnmatchcase(source, allowed_source)
+        ):
+            return True
+    return False
 
 
 # --- Sandboxes ------------------------------------------------------------------------------------------------

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextvars
 import copy
-import fnmatch
 import json
 import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from ministack.services import apigateway_v1, cloudwatch, lambda_svc
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import apigateway_v1, cloudwatch
 from ministack.services.cloudformation import provisioners
 
 from sandbox.fidelity import Response, refuse, replaces
+from sandbox.fidelity.functions import may_invoke
 
 # --- Deployments ----------------------------------------------------------------------------------------------
 
@@ -147,7 +148,9 @@ async def invoke_proxy(
     variables = stage.get("variables") or {}
     uri = re.sub(r"\$\{stageVariables\.(\w+)\}", lambda match: variables.get(match[1], ""), integration.get("uri", ""))
     reference = apigateway_v1._extract_lambda_ref_from_integration_uri(uri)
-    if not _may_invoke(reference, f"{api_id}/{stage_name}/{method}{path}"):
+    # Without a permission AWS answers 500.
+    source = f"arn:aws:execute-api:{get_region()}:{get_account_id()}:{api_id}/{stage_name}/{method}{path}"
+    if not may_invoke(reference, "apigateway.amazonaws.com", source):
         return apigateway_v1._gw_error("API_CONFIGURATION_ERROR", "Internal server error")
     started = time.monotonic()
     try:
@@ -157,33 +160,6 @@ async def invoke_proxy(
     finally:
         if (taken := _integration.get()) is not None:
             taken.append((time.monotonic() - started) * 1000)
-
-
-def _may_invoke(function: str, source: str) -> bool:
-    """Whether the resource policy of exactly this function, version or alias lets API Gateway call it.
-
-    Without that, AWS answers 500: a permission on the function doesn't reach its aliases.
-    """
-    base, config, _ = lambda_svc._get_base_func_record_for_ref(function)
-    if base is None or config is None:
-        return True
-    _, qualifier = lambda_svc._resolve_name_and_qualifier(function)
-    resource = config["FunctionArn"] + (f":{qualifier}" if qualifier else "")
-    _, _, _, region, account, *_ = resource.split(":")
-    source_arn = f"arn:aws:execute-api:{region}:{account}:{source}"
-    for statement in base["policy"]["Statement"]:
-        conditions = statement.get("Condition") or {}
-        allowed_source = (conditions.get("ArnLike") or {}).get("AWS:SourceArn", "*")
-        allowed_account = (conditions.get("StringEquals") or {}).get("AWS:SourceAccount", account)
-        if (
-            statement["Principal"] in ("*", {"Service": "apigateway.amazonaws.com"})
-            and statement["Action"] in ("lambda:InvokeFunction", "lambda:*")
-            and statement["Resource"] == resource
-            and allowed_account == account
-            and fnmatch.fnmatchcase(source_arn, allowed_source)
-        ):
-            return True
-    return False
 
 
 @replaces(apigateway_v1, "_build_lambda_event_v1")

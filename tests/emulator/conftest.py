@@ -94,10 +94,14 @@ def unique(name: str) -> str:
 
 
 def zipped(model: str) -> bytes:
+    return zipped_code(FUNCTION.format(model=model))
+
+
+def zipped_code(code: str) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as content:
-        # A ZipInfo has a fixed date: the same model gives the same bytes.
-        content.writestr(zipfile.ZipInfo("app.py"), FUNCTION.format(model=model))
+        # A ZipInfo has a fixed date: the same code gives the same bytes.
+        content.writestr(zipfile.ZipInfo("app.py"), code)
     return archive.getvalue()
 
 

@@ -267,6 +267,20 @@ def test_a_permission_for_another_resource_does_not_do(strict: Aws, name: str, b
     assert f"on resource: {functions}:{name} because" in failures(strict, name)["Function"]
 
 
+def test_code_in_a_bucket_is_given_to_a_function_only_by_who_may_read_it(
+    strict: Aws, name: str, boundary: str, deploy: Deploy
+) -> None:
+    strict.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": strict.region})
+    strict.client("s3").put_object(Bucket=name, Key="code.zip", Body=zipped("one"))
+    made = {key: it for key, it in resources(name, boundary).items() if key in ("Logs", "Role", "Function")}
+    made["Function"]["Properties"]["Code"] = {"S3Bucket": name, "S3Key": "code.zip"}
+    assert deploy(made, who_may(strict, all_but("s3:GetObject")))["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert f"s3:GetObject on resource: arn:aws:s3:::{name}/code.zip" in failures(strict, name)["Function"]
+    strict.client("cloudformation").delete_stack(StackName=name)
+    until(lambda: status(strict, name) is None)
+    assert deploy(made, who_may(strict, on("*", "*")))["StackStatus"] == "CREATE_COMPLETE", failures(strict, name)
+
+
 def test_an_update_that_the_caller_may_not_make_is_undone(
     strict: Aws, name: str, boundary: str, deploy: Deploy
 ) -> None:
