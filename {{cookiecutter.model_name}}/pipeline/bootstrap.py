@@ -11,10 +11,11 @@ import typer
 from botocore.exceptions import ClientError
 
 from pipeline import changeset
+from pipeline import github as on_github
 from pipeline.aws import Aws
 from pipeline.errors import PipelineError, code_of
 from pipeline.report import Report, console
-from pipeline.settings import ROOT, Environment, Settings, load_settings
+from pipeline.settings import ROOT, Settings, load_settings
 from pipeline.waiting import wait_until
 
 TEMPLATE = ROOT / "infra" / "bootstrap.yaml"
@@ -49,22 +50,24 @@ def command(
     repository_id: Annotated[str | None, typer.Option(help="The repository's number; else `gh` is asked.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask before changing anything.")] = False,
 ) -> None:
-    """Set up the AWS account: image repository, artifact bucket, deploy roles, GitHub as identity provider."""
+    """Set up the AWS account, and what GitHub has to know of it: image repository, deploy roles, environments, …"""
     settings = load_settings()
-    with Report(f"Setting up AWS for {settings.name}") as report:
+    with Report(f"Setting up AWS and GitHub for {settings.name}") as report:
         aws = Aws(settings.region)
         github = find_repository(settings, repository, owner_id, repository_id)
         report.fact("account", f"{aws.account}, {aws.region}")
         report.fact("repository", str(github))
         bootstrap(aws, settings, github, report, yes)
-        show_next_commands(github, aws.account)
 
 
 def bootstrap(aws: Aws, settings: Settings, github: GitHubRepository, report: Report, yes: bool) -> None:
-    """Show what would change, and change it once that is agreed to.
+    """Show what would change in AWS and on GitHub, and change it once that is agreed to.
 
+    Where GitHub can't be asked, its part is printed as commands.
     Raises PipelineError with the reason when a part of it can't be made.
     """
+    no_gh = on_github.why_no_gh()
+    github_changes = [] if no_gh else on_github.changes(str(github), aws.account)
     provider = f"arn:aws:iam::{aws.account}:oidc-provider/{GITHUB_ISSUER}"
     has_provider = provider_exists(aws, provider)
     has_log_role = bool(aws.apis.get_account().get("cloudwatchRoleArn"))
@@ -75,13 +78,13 @@ def bootstrap(aws: Aws, settings: Settings, github: GitHubRepository, report: Re
         *([] if has_provider else [f"Add GitHub as the account's identity provider ({GITHUB_ISSUER})"]),
         *([] if has_log_role else [f"Add the role {LOG_ROLE}, with which API Gateway writes the account's logs"]),
         *(change_set.changes if change_set else ()),
+        *(change.what for change in github_changes),
     ]
     if not changes:
         report.note("Everything is set up already.", quiet=True)
-        return
-    for change in changes:
-        console.print(f"  {change}", markup=False)
-    if not yes:
+    for line in changes:
+        console.print(f"  {line}", markup=False)
+    if changes and not yes:
         typer.confirm("Make these changes?", abort=True)
     if not has_provider:
         with report.step("Make GitHub the account's identity provider"):
@@ -91,6 +94,11 @@ def bootstrap(aws: Aws, settings: Settings, github: GitHubRepository, report: Re
             let_api_gateway_log(aws)
     if change_set:
         changeset.apply(aws, change_set, f"{'Update' if exists else 'Create'} the stack `{change_set.stack}`", report)
+    for change in github_changes:
+        with report.step(change.what):
+            on_github.make(change)
+    if no_gh:
+        show_commands(github, aws.account, no_gh)
 
 
 def find_repository(
@@ -199,12 +207,11 @@ def let_api_gateway_log(aws: Aws) -> None:
     wait_until(f"API Gateway's acceptance of the role {LOG_ROLE}", accepted, ROLE_TIMEOUT, pause=2)
 
 
-def show_next_commands(github: GitHubRepository, account: str) -> None:
-    """Print what switches deployment on in GitHub."""
-    console.print("\nNow switch deployment on in GitHub:")
-    for environment in Environment:
-        console.print(f"  gh api --method PUT repos/{github}/environments/{environment}", markup=False)
-    console.print(f"  gh variable set AWS_ACCOUNT_ID --repo {github} --body {account}", markup=False)
+def show_commands(github: GitHubRepository, account: str, why: str) -> None:
+    """Print what sets GitHub up, for whoever has `gh`."""
+    console.print(f"\nNow set GitHub up; {why}, so these commands are left to you:", markup=False)
+    for change in on_github.all_changes(str(github), account):
+        console.print(f"  {change}", markup=False, soft_wrap=True)
     if not github.owner_id:
         console.print(
             f"\nRepositories created since 2026-07-15 name themselves with numbers, which `gh` wasn't there to tell. "

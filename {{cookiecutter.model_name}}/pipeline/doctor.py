@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from botocore import exceptions as botocore_errors
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from rich.markup import escape
 
+from pipeline import github as on_github
 from pipeline.aws import Aws
 from pipeline.bootstrap import GITHUB_AUDIENCE, GITHUB_ISSUER, GitHubRepository, find_repository, provider_exists
 from pipeline.changeset import READY, WAYS_OUT
@@ -33,8 +32,6 @@ UNREACHABLE = (botocore_errors.ConnectionError, botocore_errors.HTTPClientError)
 # The description of the deployment that infra/service.yaml makes before there is anything to deploy.
 NOTHING_RELEASED = "nothing released yet"
 SIGN_IN = "sign in (`aws sso login`), or set AWS_PROFILE to a profile that works"
-# Seconds.
-GH_TIMEOUT = 30
 
 
 class Outcome(StrEnum):
@@ -174,6 +171,7 @@ class Doctor:
             Link("Stage", self.check_stage),
             Link("Endpoint", self.check_endpoint),
             Link("Alarms", self.check_alarms),
+            Link("GitHub environment", self.check_github_environment),
             Link("GitHub variables", self.check_github_variables),
         ]
 
@@ -574,30 +572,50 @@ class Doctor:
             return unsure(states, history)
         return passed(states)
 
+    def check_github_environment(self) -> Finding:
+        """Only the branch and the tags that are released from may deploy to the environment."""
+        environment = Environment(self.environment)
+        expected = on_github.POLICIES[environment]
+        words = " and ".join(f"the {kind} {name}" for kind, name in sorted(expected))
+        if why := on_github.why_no_gh():
+            return unsure(
+                f"not checked, {why}; only {words} may deploy to {environment}",
+                f"look under Settings → Environments of {self.github}; `make bootstrap` sets it",
+            )
+        try:
+            missing = on_github.environment_changes(str(self.github), environment)
+            found = on_github.policies(str(self.github), environment)
+        except PipelineError as error:
+            return unsure(f"not checked: {error}", "`gh auth login` as somebody who may read the repository")
+        if missing:
+            commands = "; ".join(f"`{change}`" for change in missing)
+            return failed(f"{environment} of {self.github} isn't set up", f"`make bootstrap`, or {commands}")
+        if others := found - expected:
+            more = " and ".join(f"the {kind} {name}" for kind, name in sorted(others))
+            return unsure(
+                f"{words} may deploy to {environment}, and so may {more}, which AWS refuses",
+                f"take it away under Settings → Environments → {environment}",
+            )
+        return passed(f"only {words} may deploy to {environment}")
+
     def check_github_variables(self) -> Finding:
         """The variable that switches deployment on names this account."""
-        account = self.account
-        setting = f"gh variable set AWS_ACCOUNT_ID --repo {self.github} --body {account}"
-        if not shutil.which("gh"):
+        account, github = self.account, str(self.github)
+        setting = on_github.set_variable(github, account, None)
+        if why := on_github.why_no_gh():
             return unsure(
-                f"not checked, `gh` isn't installed; the variable AWS_ACCOUNT_ID of {self.github} has to be {account}",
+                f"not checked, {why}; the variable AWS_ACCOUNT_ID of {github} has to be {account}",
                 f"install it (https://cli.github.com), or look under Settings → Variables; `{setting}` sets it",
             )
-        question = ["gh", "variable", "list", "--repo", str(self.github), "--json", "name,value"]
         try:
-            answer = subprocess.run(question, capture_output=True, text=True, check=False, timeout=GH_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            return unsure(f"not checked, `gh` did not answer within {GH_TIMEOUT} s", f"`{' '.join(question)}` tells")
-        if answer.returncode != 0:
-            reason = answer.stderr.strip().splitlines()[:1] or ["it gives no reason"]
-            return unsure(f"not checked, `gh` can't list those of {self.github}: {reason[0]}", "`gh auth login`")
-        variables = {variable["name"]: variable["value"] for variable in json.loads(answer.stdout)}
-        found = variables.get("AWS_ACCOUNT_ID")
+            found = on_github.variables(github).get(on_github.VARIABLE)
+        except PipelineError as error:
+            return unsure(f"not checked: {error}", "`gh auth login`")
         if found is None:
-            return failed(f"{self.github} has no variable AWS_ACCOUNT_ID, so deployment is off", f"`{setting}`")
+            return failed(f"{github} has no variable AWS_ACCOUNT_ID, so deployment is off", f"`{setting}`")
         if found != account:
-            return failed(f"AWS_ACCOUNT_ID of {self.github} is {found}, this account is {account}", f"`{setting}`")
-        return passed(f"AWS_ACCOUNT_ID of {self.github} is {account}")
+            return failed(f"AWS_ACCOUNT_ID of {github} is {found}, this account is {account}", f"`{setting}`")
+        return passed(f"AWS_ACCOUNT_ID of {github} is {account}")
 
 
 # What the pipeline calls

@@ -11,6 +11,7 @@ import typer
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ProfileNotFound
 
 from pipeline import doctor
+from pipeline import github as on_github
 from pipeline.bootstrap import GitHubRepository
 from pipeline.doctor import Doctor, Finding, Link, Outcome, find, needed_permissions
 from pipeline.report import Report
@@ -330,6 +331,33 @@ def test_github_that_can_not_be_asked_is_not_called_right(monkeypatch: pytest.Mo
     assert signed_out.outcome == without_gh.outcome == Outcome.unsure
     assert "not checked" in signed_out.detail
     assert f"AWS_ACCOUNT_ID of owner/iris has to be {ACCOUNT}" in without_gh.detail
+
+
+@pytest.mark.parametrize(
+    ("missing", "let_in", "outcome", "said"),
+    [
+        ([], {("branch", "main")}, Outcome.passed, "only the branch main may deploy to staging"),
+        ([], {("branch", "main"), ("branch", "try")}, Outcome.unsure, "and so may the branch try"),
+        (["gh api something"], set(), Outcome.failed, "staging of owner/iris isn't set up"),
+    ],
+)
+def test_what_may_deploy_to_the_environment_is_compared(
+    monkeypatch: pytest.MonkeyPatch, missing: list[str], let_in: set[tuple[str, str]], outcome: Outcome, said: str
+) -> None:
+    monkeypatch.setattr(on_github, "why_no_gh", lambda: None)
+    monkeypatch.setattr(on_github, "environment_changes", lambda *_: missing)
+    monkeypatch.setattr(on_github, "policies", lambda *_: let_in)
+    finding = doctor_with().check_github_environment()
+    assert finding.outcome == outcome
+    assert said in finding.detail
+    assert all(f"`{command}`" in finding.fix for command in missing)
+
+
+def test_an_environment_that_nobody_can_ask_about_is_not_called_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    finding = doctor_with().check_github_environment()
+    assert finding.outcome == Outcome.unsure
+    assert "only the branch main may deploy to staging" in finding.detail
 
 
 # Alarms
