@@ -190,7 +190,7 @@ def test_a_run_gets_the_role_of_the_environment_that_it_may_release_to(
     assumed: set[str],
 ) -> None:
     run = run_as(on_github, jobs_that_assume, workflow, event, tmp_path, account)
-    assert {name for name, result in run.results.items() if result == "success"} == assumed
+    assert {name for name, result in run.results.items() if result == "success"} == assumed, run.failure()
     refused = [annotation.message for annotation in run.annotations]
     assert len(refused) == 2 - len(assumed)
     assert all("Not authorized to perform sts:AssumeRoleWithWebIdentity" in message for message in refused)
