@@ -23,7 +23,7 @@ from sandbox.base_image import ensure_base_image, image_name
 from sandbox.engine import ensure_buildx
 from sandbox.github import Event, Kept, Run
 from sandbox.interpreters import user_environment
-from sandbox.progress import run
+from sandbox.progress import StageFailed, run
 from tests.conftest import Bake, commit
 
 pytestmark = pytest.mark.container
@@ -67,7 +67,9 @@ class World:
     tag: Run
     tag_again: Run
 
-    def run(self, event: Event, workflow: str = "ci_cd.yml", repository: Path | None = None) -> Run:
+    def run(
+        self, event: Event, workflow: str = "ci_cd.yml", repository: Path | None = None, deploys: bool = True
+    ) -> Run:
         """Run a workflow for `event` on the present commit of `repository`."""
         return github.run_workflow(
             repository or self.repository,
@@ -76,7 +78,7 @@ class World:
             directory=self.scratch / f"run-{len(list(self.scratch.iterdir()))}",
             kept=self.kept,
             on_github=demo.ON_GITHUB,
-            variables={"AWS_ACCOUNT_ID": self.account.account_id},
+            variables={"AWS_ACCOUNT_ID": self.account.account_id} if deploys else {},
             aws_endpoint_url=self.account.endpoint_url,
             show=False,
         )
@@ -189,9 +191,9 @@ def world(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
 
 @pytest.fixture(scope="module")
 def later(world: World) -> Run:
-    """A second version, released by hand on its tag with a short canary."""
+    """A second version, a release candidate, released by hand on its tag with a short canary."""
     world.release_to_staging(world.build("A better model"))
-    run = world.run(github.workflow_dispatch({"canary": "50", "bake": "1"}, ref="refs/tags/v1.1.0"))
+    run = world.run(github.workflow_dispatch({"canary": "50", "bake": "1"}, ref="refs/tags/v1.1.0-rc.1"))
     assert run.ok, run.failure()
     return run
 
@@ -237,9 +239,11 @@ def test_a_tag_that_is_run_twice_is_released_twice_and_changes_nothing(world: Wo
 
 def test_the_metrics_of_a_later_version_stand_beside_those_of_the_one_it_replaced(world: World, later: Run) -> None:
     assert later.results == RELEASED
-    body = world.release("v1.1.0")["body"]
+    release = world.release("v1.1.0-rc.1")
+    assert release["isPrerelease"] is True
+    body = release["body"]
     before = json.loads(world.kept.assets("v1.0.0")["model.json"].read_text())["metrics"]
-    assert "| metric | v1.1.0 | v1.0.0, which it replaces | difference |" in body
+    assert "| metric | v1.1.0-rc.1 | v1.0.0, which it replaces | difference |" in body
     assert f"| accuracy | 0.5000 | {before['accuracy']:.4f} | {0.5 - before['accuracy']:+.4f} |" in body
     assert "| recall | 0.2500 |  |  |" in body
 
@@ -284,16 +288,16 @@ def test_a_commit_without_an_image_is_refused(world: World) -> None:
 
 def test_a_commit_whose_release_to_staging_failed_is_refused(world: World) -> None:
     image = world.build("A bad model", right=False)
-    with pytest.raises(Exception, match="nonsense"):
+    with pytest.raises(StageFailed, match="nonsense"):
         world.release_to_staging(image)
     reason = world.refusal("v2.0.0")
     assert "did not succeed. It ended: failed: “Ask this version the examples”" in reason
     assert f"make release ENV=staging IMAGE={image}" in reason.replace("***", world.account.account_id)
 
 
-def test_an_image_with_a_severe_finding_is_refused_once_its_scan_has_ended(world: World) -> None:
+def test_an_image_in_which_ecr_found_something_severe_is_refused(world: World) -> None:
     found = {"name": "CVE-2026-1", "severity": "CRITICAL", "package": "openssl", "version": "3.0"}
-    label = json.dumps({"findings": [found], "seconds": 45})
+    label = json.dumps({"findings": [found]})
     world.release_to_staging(world.build("A model with a hole", label=label))
     assert "- CVE-2026-1 (CRITICAL) in openssl 3.0" in world.refusal("v2.0.0")
 
@@ -302,6 +306,14 @@ def test_a_tag_that_names_another_image_already_is_refused(world: World) -> None
     world.release_to_staging(world.build("Another model"))
     reason = world.refusal("v1.0.0")
     assert f"names another image already, {world.images()['v1.0.0']}, and a tag is never moved" in reason
+
+
+def test_without_an_account_a_tag_is_refused_with_how_to_set_one_up(world: World) -> None:
+    refused = world.run(github.tag("v2.0.0"), deploys=False)
+    assert refused.results == REFUSED
+    (reason,) = refused.messages("error")
+    assert "Deployment is off" in reason
+    assert "make bootstrap" in reason
 
 
 @pytest.mark.parametrize("event", [github.tag("1.0.0"), github.tag("release-1"), github.push("refs/heads/v1.0.0")])
