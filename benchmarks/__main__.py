@@ -14,6 +14,7 @@ from rich.markup import escape
 from benchmarks import report
 from benchmarks.contenders import build_contenders, check_agreement, one_flower
 from benchmarks.delivery import Delivery, measure_delivery
+from benchmarks.files import FileResults, judge_files, measure_files
 from benchmarks.judging import judge
 from benchmarks.repository import ROOT, Repository, generate
 from benchmarks.rounds import Figures, measure
@@ -23,6 +24,9 @@ from sandbox.progress import StageFailed, console, note, stage
 
 DOCS = ROOT / "docs/benchmarks.md"
 README = ROOT / "README.md"
+TABLES = (
+    report.contender_table, report.verdict_table, report.file_table, report.file_verdict_table, report.delivery_table
+)  # fmt: skip
 
 
 def main(
@@ -35,11 +39,12 @@ def main(
     except (StageFailed, OSError) as error:
         console.print(f"[red]✗[/red] {escape(str(error))}")
         sys.exit(1)
-    for table in (report.contender_table, report.verdict_table, report.delivery_table):
+    for table in TABLES:
         console.print(Markdown(table(results)))
-    if missed := [verdict for verdict in results.verdicts if not verdict.passed]:
+    kept = [verdict.passed for verdict in results.verdicts] + [verdict.passed for verdict in judge_files(results.files)]
+    if not all(kept):
         note(
-            f"{len(missed)} of {len(results.verdicts)} ratios missed their limit. Other programs slow short cold "
+            f"{kept.count(False)} of {len(kept)} limits were missed. Other programs slow short cold "
             "starts more than long ones: where the machine was busy, run this again when it is quiet."
         )
         sys.exit(1)
@@ -59,15 +64,17 @@ def run(rounds: int, warm: int, docs: Path = DOCS, readme: Path = README) -> rep
             repository = generate(work / "generated-repository")
         with stage("Install what trains it, and train"):
             repository.run("make", "setup", "train")
-        figures = measure_handlers(repository, work / "handlers", rounds, warm)
+        figures, files = measure_handlers(repository, work / "handlers", rounds, warm)
         delivery, reason = measure_delivery_if_possible(repository, work / "aws")
-    results = report.Results(figures, judge(figures), repository.seconds, delivery, reason, rounds, warm)
+    results = report.Results(figures, judge(figures), repository.seconds, delivery, reason, rounds, warm, files)
     report.write(results, docs, readme)
     return results
 
 
-def measure_handlers(repository: Repository, directory: Path, rounds: int, warm: int) -> dict[str, Figures]:
-    """Build the contenders in `directory`, check that they agree, and return their figures."""
+def measure_handlers(
+    repository: Repository, directory: Path, rounds: int, warm: int
+) -> tuple[dict[str, Figures], FileResults]:
+    """Build the contenders in `directory`, check that they agree, and return their figures for requests and files."""
     directory.mkdir()
     with stage("Install the runtime and the contenders"):
         runtime = set_up_runtime(directory)
@@ -76,7 +83,7 @@ def measure_handlers(repository: Repository, directory: Path, rounds: int, warm:
     with stage(f"Measure {len(roots)} handlers in {rounds} rounds"):
         figures = measure(runtime, roots, event, rounds, warm)
     check_agreement({name: figure.answer for name, figure in figures.items()})
-    return figures
+    return figures, measure_files(runtime, roots, repository, directory / "files")
 
 
 def measure_delivery_if_possible(repository: Repository, state: Path) -> tuple[Delivery | None, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.contenders import BARE_ONNX, CONTENDERS, EMPTY, GENERATED, USUAL_WAY
 from benchmarks.delivery import Delivery
+from benchmarks.files import FASTER_AT_LEAST, MANY_ROWS, REGRESSION, ROUNDS, ROWS, FileResults, judge_files
 from benchmarks.judging import Verdict
 from benchmarks.rounds import Figure, Figures
 from benchmarks.runtime import PYTHON_VERSION
@@ -42,6 +43,7 @@ class Results:
     reason: str
     rounds: int
     warm: int
+    files: FileResults
 
 
 def contender_table(results: Results) -> str:
@@ -78,6 +80,29 @@ def delivery_table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def file_table(results: Results) -> str:
+    """Return the Markdown table of what files took."""
+    lines = [f"| {ROWS:,} rows | rows per second | seconds | peak memory |", "|---|--:|--:|--:|"]
+    for model in FASTER_AT_LEAST:
+        for name in (GENERATED, USUAL_WAY):
+            figures = results.files.figures[model][name]
+            speed = f"{ROWS / figures.seconds:,.0f} | {figures.seconds:.1f} s"
+            lines.append(f"| {TITLES[name]}, {model} | {speed} | {figures.memory:.0f} MB |")
+    many = results.files.many
+    speed = f"{MANY_ROWS / many.seconds:,.0f} | {many.seconds:.1f} s"
+    lines.append(f"| {TITLES[GENERATED]}, {REGRESSION}, {MANY_ROWS:,} rows | {speed} | {many.memory:.0f} MB |")
+    return "\n".join(lines)
+
+
+def file_verdict_table(results: Results) -> str:
+    """Return the Markdown table of the limits for files."""
+    lines = ["| generated handler | measured | limit | |", "|---|--:|--:|---|"]
+    for verdict in judge_files(results.files):
+        word = "pass" if verdict.passed else "**miss**"
+        lines.append(f"| {verdict.what} | {verdict.measured} | {verdict.limit} | {word} |")
+    return "\n".join(lines)
+
+
 def document(results: Results) -> str:
     """Return docs/benchmarks.md."""
     missing = "" if results.delivery else f"\nNot measured here: {results.reason}\n"
@@ -97,6 +122,18 @@ What the generated handler costs beside its peers, measured side by side in one 
 Ratios are judged, `make bench` fails when one misses; absolute figures are only reported, for they are this machine's.
 
 {verdict_table(results)}
+
+## Files
+
+{file_table(results)}
+
+{file_verdict_table(results)}
+
+A CSV of {ROWS:,} rows with four columns comes from the sandbox's S3, and goes back there with the predictions. Each
+contender does it in a process of its own, from its start to its end, imports included; both take turns in
+{ROUNDS} rounds, and the medians count. *The usual way* reads the CSV into a pandas table, asks the unpickled model,
+and writes the table. *The generated handler* gets S3's event, checks each row, and writes a manifest as well. The
+run fails unless both predict the same.
 
 ## From a change to the endpoint
 
@@ -144,7 +181,7 @@ machine that asks, and it answers at once where AWS takes seconds.
 ## Run it yourself
 
 ```console
-make bench                                             # two or three minutes
+make bench                                             # some five minutes
 .venv/bin/python -m benchmarks --rounds 40 --warm 200  # longer, steadier
 ```
 

@@ -15,6 +15,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks.contenders import BARE_ONNX, EMPTY, GENERATED, PEERS, USUAL_WAY, build_peer, check_agreement, one_flower
 from benchmarks.delivery import Delivery
+from benchmarks.files import FOREST, REGRESSION, FileFigures, FileResults, judge_files
 from benchmarks.judging import judge
 from benchmarks.report import END, START, Results, document, readme_block, replace_block
 from benchmarks.rounds import Figures, measure, order
@@ -34,9 +35,17 @@ def figures(generated: Figures) -> dict[str, Figures]:
     }
 
 
+def files(seconds: float = 1.0, forest_seconds: float = 2.0, memory: float = 250.0) -> FileResults:
+    usual = FileFigures(6.0, 548.0)
+    taken = {REGRESSION: FileFigures(seconds, 240.0), FOREST: FileFigures(forest_seconds, 240.0)}
+    compared = {model: {GENERATED: figure, USUAL_WAY: usual} for model, figure in taken.items()}
+    return FileResults(compared, FileFigures(12.0, memory))
+
+
 def results(generated: Figures, delivery: Delivery | None = None) -> Results:
     measured = figures(generated)
-    return Results(measured, judge(measured), 0.7, delivery, "No container engine found.", rounds=3, warm=20)
+    reason = "No container engine found."
+    return Results(measured, judge(measured), 0.7, delivery, reason, rounds=3, warm=20, files=files())
 
 
 FAST = Figures([0.15] * 3, [1.1] * 3, 59.0)
@@ -57,6 +66,22 @@ def test_a_handler_within_every_limit_passes() -> None:
 def test_a_handler_over_a_limit_misses_it_and_no_other(slow: Figures, missed: list[tuple[str, str]]) -> None:
     verdicts = judge(figures(slow))
     assert [(verdict.limit.figure, verdict.limit.peer) for verdict in verdicts if not verdict.passed] == missed
+
+
+@pytest.mark.parametrize(
+    ("measured", "missed"),
+    [
+        (files(), []),
+        (files(seconds=1.3), ["logistic regression"]),
+        (files(forest_seconds=2.1), ["forest"]),
+        (files(memory=270.0), ["10 times the rows"]),
+        (files(memory=520.0), ["10 times the rows", "20,000,000 rows"]),
+    ],
+)
+def test_files_that_are_slow_or_take_memory_miss_their_limit(measured: FileResults, missed: list[str]) -> None:
+    found = [verdict.what for verdict in judge_files(measured) if not verdict.passed]
+    assert len(found) == len(missed)
+    assert all(words in what for words, what in zip(missed, found, strict=True))
 
 
 def test_one_slow_round_decides_nothing() -> None:
