@@ -66,6 +66,7 @@ FILES = [
     "local/serve.py",
     "model_code/__init__.py",
     "model_code/data.py",
+    "model_code/distributions.py",
     "model_code/examples.json",
     "model_code/predict.py",
     "model_code/report.py",
@@ -111,13 +112,13 @@ FILES = [
     "serving/__init__.py",
     "serving/api.py",
     "serving/batch.py",
+    "serving/database.py",
     "serving/files.py",
-    "serving/formats.py",
     "serving/instances.py",
     "serving/objects.py",
     "serving/openapi.py",
     "serving/problem.py",
-    "serving/rows.py",
+    "serving/schedule.py",
     "serving/telemetry.py",
     "tests/integration_tests/conftest.py",
     "tests/integration_tests/test_image.py",
@@ -142,8 +143,15 @@ FILES = [
     "tests/unit_tests/test_pipeline_report.py",
     "tests/unit_tests/test_pipeline_rollback.py",
     "tests/unit_tests/test_pipeline_smoke.py",
+    "tests/unit_tests/test_schedule.py",
+    "tests/unit_tests/test_predict.py",
     "tests/unit_tests/test_schema.py",
 ]
+# What only one type of model has.
+OF_A_TYPE = {
+    "tabular": {"serving/formats.py", "serving/rows.py"},
+    "image": {"events/api_file.json", "model_code/picture.py", "tests/unit_tests/test_pictures.py"},
+}
 LICENSES = {
     "MIT": ("MIT License\n", 'THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND', True),
     "Apache-2.0": ("Apache License\nVersion 2.0, January 2004", "END OF TERMS AND CONDITIONS", False),
@@ -161,7 +169,7 @@ def test_every_offered_answer_is_tried() -> None:
 
 def test_the_repository_has_exactly_the_expected_files(generated: Generated) -> None:
     license_file = {"LICENSE"} if generated.answers["license"] in LICENSES else set()
-    assert set(generated.files) == set(FILES) | license_file
+    assert set(generated.files) == set(FILES) | OF_A_TYPE[generated.answers["model_type"]] | license_file
 
 
 def test_nothing_of_the_template_is_left(generated: Generated) -> None:
@@ -288,7 +296,8 @@ def test_the_repository_passes_its_own_checks_in_the_base_image(version: str, ba
 
 
 def answers_for(version: str) -> dict[str, str]:
-    return next(answers for answers in reversed(COMBINATIONS) if answers["python_version"] == version)
+    tables = [answers for answers in COMBINATIONS if answers["model_type"] == "tabular"]
+    return next(answers for answers in reversed(tables) if answers["python_version"] == version)
 
 
 def trained_with(repository: Path) -> str:

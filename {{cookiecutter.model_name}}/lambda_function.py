@@ -10,7 +10,7 @@ class UnsupportedEvent(Exception):
 
 
 def handler(event: Any, context: Any) -> Any:
-    """Answer an API Gateway or function URL request or a direct invocation, or score the files that S3 tells of."""
+    """Answer an API Gateway or function URL request or a direct invocation, or score what S3 or a clock tells of."""
     if isinstance(event, dict):
         if "httpMethod" in event or "http" in event.get("requestContext", {}):
             return api.answer_http(event, context)
@@ -19,11 +19,15 @@ def handler(event: Any, context: Any) -> Any:
             from serving import batch
 
             return batch.answer(event, context)
+        if "schedule" in event:
+            from serving import schedule
+
+            return schedule.answer(event, context)
         if sender := service_of(event):
             # An exception, not an answer: who sends events doesn't read answers, and the event must not be lost.
             raise UnsupportedEvent(
                 f"received an event from {sender}; this function serves API Gateway (REST and HTTP API), "
-                "function URLs, direct invocations with instances, and objects created in S3"
+                "function URLs, direct invocations with instances, objects created in S3, and its own schedule"
             )
     return api.answer_direct(event, context)
 

@@ -16,8 +16,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
@@ -26,11 +26,11 @@ import msgspec
 
 from serving import files, telemetry
 from serving.api import FUNCTION_VERSION, MODEL, MODEL_ID
-from serving.formats import Unreadable
 from serving.objects import Bucket, Changed, Version
-from serving.problem import Problem
+from serving.problem import Problem, Unreadable
 
 INPUT_PREFIX = "incoming/"
+SCHEDULED_PREFIX = "scheduled/"
 ATTEMPTS = 5
 
 
@@ -45,7 +45,7 @@ class Written(msgspec.Struct, frozen=True):
     etag: str
 
 
-class SourceFile(msgspec.Struct, frozen=True):
+class SourceFile(msgspec.Struct, frozen=True, tag_field="kind", tag="file"):
     """The one version of a file that was scored."""
 
     bucket: str
@@ -53,6 +53,23 @@ class SourceFile(msgspec.Struct, frozen=True):
     version: str | None
     etag: str
     bytes: int
+
+
+class SourceQuery(msgspec.Struct, frozen=True, tag_field="kind", tag="query"):
+    """The query that was scored, for the time that a schedule names, and the table that its predictions are in."""
+
+    database: str
+    query: str
+    scheduled_at: str
+    table: str | None
+
+
+class Job(NamedTuple):
+    """Something to score as it is now: what it is called, and how it is opened."""
+
+    name: str
+    source: SourceFile | SourceQuery
+    opened: Callable[[], AbstractContextManager[files.Format]]
 
 
 class ModelPassport(msgspec.Struct, frozen=True):
@@ -66,7 +83,7 @@ class ModelPassport(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """What became of a file; it is written last, so the file is done when it is there."""
 
-    source: SourceFile
+    source: SourceFile | SourceQuery
     predictions: Written
     rejected: Written | None
     rows_in: int
@@ -96,8 +113,8 @@ class Seen(NamedTuple):
     manifest: Version | None
     content: Manifest | None
 
-    def is_of(self, source: SourceFile) -> bool:
-        """Return whether everything is there that was written for this version of the file, and nothing else."""
+    def is_of(self, source: SourceFile | SourceQuery) -> bool:
+        """Return whether everything is there that was written for exactly this source, and nothing else."""
         if not self.content or self.content.source != source or not self.predictions or self.error:
             return False
         rejected = self.content.rejected.etag if self.content.rejected else None
@@ -120,11 +137,8 @@ def answer(event: dict[str, Any], context: Any) -> dict[str, Any]:
             continue  # the console's way to make a folder
         try:
             manifests[key] = bring_up_to_date(bucket, key, context)
-        except Unreadable as error:
-            failed[key] = str(error)
         except Exception as error:  # the other files of this event are scored nevertheless
-            telemetry.log_failed_file(context.aws_request_id, key, error)
-            failed[key] = f"{type(error).__name__}: {error}"
+            failed[key] = why_failed(key, error, context)
     if failed:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
         raise FilesFailed(f"{len(failed)} of {len(failed) + len(manifests)} files not scored: {reasons}")
@@ -142,12 +156,28 @@ def objects_in(event: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"])
 
 
+def why_failed(key: str, error: Exception, context: Any) -> str:
+    """Return why a file isn't scored, and write it to the log unless that was done where the file was read."""
+    if isinstance(error, Unreadable):
+        return str(error)
+    telemetry.log_failed_file(context.aws_request_id, key, error)
+    return f"{type(error).__name__}: {error}"
+
+
 def keys_of(key: str) -> Keys:
-    """Return where things are written for the file `key`. Raises Unreadable where it isn't one to score."""
+    """Return where things are written for the file `key`. Raises Unreadable where it isn't one to score.
+
+    What isn't below the folder in which files land was named by somebody who scores many files, and keeps its folder.
+    """
     name = key.removeprefix(INPUT_PREFIX)
-    if name == key:
-        raise Unreadable(f"only what is below {INPUT_PREFIX} is scored; put it there")
-    predictions = f"predictions/{name}"
+    if name.startswith(SCHEDULED_PREFIX):
+        raise Unreadable(f"{SCHEDULED_PREFIX} is kept for what schedules write; choose another name")
+    return keys_for(name)
+
+
+def keys_for(name: str) -> Keys:
+    """Return where things are written that are called `name`."""
+    predictions = f"predictions/{files.predictions_name(name)}"
     return Keys(
         predictions,
         rejected=f"rejected/{files.rejected_name(name)}",
@@ -161,26 +191,42 @@ def bring_up_to_date(input_bucket: str, key: str, context: Any) -> Manifest | No
 
     Raises Unreadable, after the reason was written beside the rejected rows, where it can't be scored.
     """
-    incoming, outgoing, keys = Bucket(input_bucket), Bucket(os.environ["OUTPUT_BUCKET"]), keys_of(key)
+    incoming = Bucket(input_bucket)
+
+    def present() -> Job | None:
+        version = incoming.look(key)
+        if version is None:
+            return None
+        source = SourceFile(input_bucket, key, version.id, version.etag, version.size)
+        return Job(key, source, lambda: nullcontext(files.open_file(key, incoming.read(key, version), MODEL)))
+
+    return write_what_is_missing(present, keys_of(key), context)
+
+
+def write_what_is_missing(present: Callable[[], Job | None], keys: Keys, context: Any) -> Manifest | None:
+    """Score what `present` finds unless that is done, and return its manifest; None if there is nothing.
+
+    Raises Unreadable, after the reason was written beside the rejected rows, where it can't be scored.
+    """
+    outgoing = Bucket(os.environ["OUTPUT_BUCKET"])
     conflict = None
     for _ in range(ATTEMPTS):
         try:
             seen = look(outgoing, keys)
-            version = incoming.look(key)
-            if version is None:
+            job = present()
+            if job is None:
                 return None
-            source = SourceFile(input_bucket, key, version.id, version.etag, version.size)
-            if seen.is_of(source):
+            if seen.is_of(job.source):
                 return seen.content
             try:
-                return score(incoming, outgoing, version, source, keys, seen, context)
+                return score(job, outgoing, keys, seen, context)
             except Unreadable as error:
-                document = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{key} can't be scored: {error}").document(
+                document = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{job.name} can't be scored: {error}").document(
                     context.aws_request_id
                 )
-                content = msgspec.json.encode({**document, "source": source})
+                content = msgspec.json.encode({**document, "source": job.source})
                 outgoing.write_all(keys.error, "application/problem+json", seen.error, content)
-                telemetry.log_unreadable_file(MODEL_ID.name, context.aws_request_id, key, str(error))
+                telemetry.log_unreadable_file(MODEL_ID.name, context.aws_request_id, job.name, str(error))
                 raise
         except Changed as error:
             conflict = error
@@ -196,16 +242,14 @@ def look(outgoing: Bucket, keys: Keys) -> Seen:
     )
 
 
-def score(
-    incoming: Bucket, outgoing: Bucket, version: Version, source: SourceFile, keys: Keys, seen: Seen, context: Any
-) -> Manifest:
-    """Score this version of a file over what was seen, and return the manifest, which is written last.
+def score(job: Job, outgoing: Bucket, keys: Keys, seen: Seen, context: Any) -> Manifest:
+    """Score a file or a query's result over what was seen, and return the manifest, which is written last.
 
     Raises Unreadable, and Changed where the file or what was written for it isn't any more what was seen.
     """
     started = time.perf_counter()
     with ExitStack() as stack:
-        file = files.open_file(source.key, incoming.read(source.key, version), MODEL)
+        file = stack.enter_context(job.opened())
         predictions = outgoing.write(keys.predictions, file.content_type, seen.predictions)
         stack.callback(predictions.abandon)
         rejects = outgoing.write(keys.rejected, "text/csv", seen.rejected)
@@ -226,7 +270,7 @@ def score(
         outgoing.delete(keys.error, seen.error)
         written = Written(keys.predictions, predictions.finish())
     manifest = Manifest(
-        source,
+        job.source,
         written,
         rejected,
         counts.rows,

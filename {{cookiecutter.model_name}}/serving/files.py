@@ -10,13 +10,24 @@ import numpy as np
 import pyarrow as pa
 
 from model_code.predict import Model
-from serving.formats import Block, Csv, JsonLines, Parquet, TextWriter, Unreadable, quoted, side_by_side, with_commas
+from serving.formats import (
+    Block,
+    Csv,
+    JsonLines,
+    Parquet,
+    Table,
+    TextWriter,
+    quoted,
+    side_by_side,
+    with_commas,
+)
+from serving.problem import Unreadable
 from serving.rows import read
 
 # Seconds that are kept to end in order, where Lambda would otherwise kill the function in the middle.
 RESERVE_SECONDS = 10
 
-Format = Csv | JsonLines | Parquet
+Format = Csv | JsonLines | Table
 FORMATS: dict[str, Callable[[Any, list[str]], Format]] = {
     ".csv": Csv,
     ".csv.gz": lambda file, added: Csv(file, added, compressed=True),
@@ -41,13 +52,22 @@ class Scored(NamedTuple):
     counts: Counts
 
 
+def added_columns(model: Model) -> list[str]:
+    """Return the names of the columns that scoring adds."""
+    return ["prediction", *(f"probability_{label}" for label in model.class_names)]
+
+
 def open_file(name: str, file: Any, model: Model) -> Format:
     """Return `file` as what the end of its name says. Raises Unreadable where it isn't that."""
-    added = ["prediction", *(f"probability_{label}" for label in model.class_names)]
     for suffix, form in FORMATS.items():
         if name.lower().endswith(suffix):
-            return form(file, added)
+            return form(file, added_columns(model))
     raise Unreadable(f"its name must end with {', '.join(FORMATS)}, so that it is known how to read it")
+
+
+def predictions_name(name: str) -> str:
+    """Return the name of the file of predictions, which is of the same kind as the file itself."""
+    return name
 
 
 def rejected_name(name: str) -> str:
@@ -71,7 +91,7 @@ def score(
             if seconds_left() < RESERVE_SECONDS:
                 pool.shutdown(cancel_futures=True)
                 raise Unreadable(
-                    f"the time of the function was over after {totals.rows:,} rows; split the file, or give the "
+                    f"the time of the function was over after {totals.rows:,} rows; split what is scored, or give the "
                     "function more memory, with which it gets more processors"
                 )
             if block.counts.scored:

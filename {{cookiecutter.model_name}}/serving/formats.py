@@ -9,7 +9,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from serving.problem import Unreadable
 from serving.rows import ARROW_TYPES, NAMES, Features, NotAsAWhole, Rejected
 
 READ_BYTES = 8 << 20
@@ -28,10 +29,6 @@ BLOCK_ROWS = 1 << 15
 # Nearly every number; it is read by Python, and what else is a number by Arrow, which takes longer.
 PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,300}([.][0-9]{1,300})?([eE][+-]?[0-9]{1,3})?")
 LONGEST_LINE_BYTES = 16 << 20
-
-
-class Unreadable(Exception):
-    """Why a file as a whole can't be scored, and what to do about it."""
 
 
 class Block(NamedTuple):
@@ -170,32 +167,25 @@ class JsonLines:
         return TextWriter(sink, b"", compressed=False)
 
 
-class Parquet:
-    """A table in Parquet with a column for each feature; the others are passed on. Lines are its rows, from 1."""
+class Table:
+    """Rows that come in record batches with a column for each feature; the others are passed on."""
 
     content_type = "application/vnd.apache.parquet"
 
-    def __init__(self, file: Any, added: Sequence[str]) -> None:
-        try:
-            # Pages are read when they are needed; Arrow would otherwise read a whole group of rows ahead.
-            self._file = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, buffer_size=1 << 20)
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable(f"it isn't Parquet as its name says: {error}") from None
-        self._schema = self._file.schema_arrow
-        refuse_columns(self._schema.names, added)
+    def __init__(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch], added: Sequence[str]) -> None:
+        refuse_columns(schema.names, added)
+        self._batches = batches
+        self._schema = schema
         types = [pa.string()] + [pa.float32()] * (len(added) - 1)
         for name, kind in zip(added, types, strict=True):
             self._schema = self._schema.append(pa.field(name, kind))
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the rows."""
+        """Yield the rows; their lines are counted from 1."""
         first = 1
-        try:
-            for rows in self._file.iter_batches(BLOCK_ROWS, use_threads=False):
-                yield Block(rows, np.arange(first, first + len(rows)))
-                first += len(rows)
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable(f"it is damaged after row {first - 1:,}: {error}") from None
+        for rows in self._batches:
+            yield Block(rows, np.arange(first, first + len(rows)))
+            first += len(rows)
 
     def features(self, rows: pa.RecordBatch) -> Features:
         """Take the columns, as far as they hold what the schema asks for."""
@@ -220,9 +210,21 @@ class Parquet:
         """Return the rows as JSON."""
         return pa.array([json.dumps(row, default=str) for row in rows.to_pylist()], pa.string())
 
-    def writer(self, sink: Any) -> "ParquetWriter":
+    def writer(self, sink: Any) -> Any:
         """Write a table with the new columns."""
         return ParquetWriter(sink, self._schema)
+
+
+class Parquet(Table):
+    """A table in Parquet."""
+
+    def __init__(self, file: Any, added: Sequence[str]) -> None:
+        try:
+            # Pages are read when they are needed; Arrow would otherwise read a whole group of rows ahead.
+            table = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, buffer_size=1 << 20)
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable(f"it isn't Parquet as its name says: {error}") from None
+        super().__init__(table.schema_arrow, read_batches(table), added)
 
 
 class TextWriter:
@@ -256,6 +258,17 @@ class ParquetWriter:
     def close(self) -> None:
         """Add what ends the file."""
         self._writer.close()
+
+
+def read_batches(table: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table in Parquet. Raises Unreadable where it is damaged."""
+    read = 0
+    try:
+        for rows in table.iter_batches(BLOCK_ROWS, use_threads=False):
+            yield rows
+            read += len(rows)
+    except (pa.ArrowException, OSError) as error:
+        raise Unreadable(f"it is damaged after row {read:,}: {error}") from None
 
 
 def read_chunks(file: Any, compressed: bool) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ name a version to read and a condition to write under, which pyarrow's own S3 fi
 import functools
 import io
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,12 @@ class Bucket:
             raise
         # An object from before its bucket had versions has the version "null".
         return Version(head.get("VersionId"), head["ETag"].strip('"'), head["ContentLength"])
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of the present objects whose key begins with `prefix`, in the order of their bytes."""
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+            for found in page.get("Contents", []):
+                yield found["Key"]
 
     def read(self, key: str, version: Version) -> "Source":
         """Return this version of the object `key` as a file to read and to seek in."""

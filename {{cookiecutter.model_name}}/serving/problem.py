@@ -1,4 +1,4 @@
-"""A refused request, as RFC 9457 (Problem Details for HTTP APIs) describes it."""
+"""What is refused: a request, as RFC 9457 (Problem Details for HTTP APIs) describes it, or a file."""
 
 from http import HTTPStatus
 from typing import Any
@@ -22,3 +22,7 @@ class Problem(Exception):
             "detail": self.detail,
             "instance": f"urn:uuid:{request_id}",
         }
+
+
+class Unreadable(Exception):
+    """Why a file as a whole can't be scored, and what to do about it."""

@@ -38,6 +38,15 @@ class SmallS3:
     def keys(self, bucket):
         return sorted(key for (name, key), versions in self.objects.items() if name == bucket and versions[-1])
 
+    def get_paginator(self, operation):
+        self.before(operation, {})
+        return self
+
+    def paginate(self, **where):
+        for key in self.keys(where["Bucket"]):
+            if key.startswith(where["Prefix"]):
+                yield {"Contents": [{"Key": key}]}
+
     def head_object(self, **where):
         self.before("head_object", where)
         if not (found := self.present(where["Bucket"], where["Key"])):

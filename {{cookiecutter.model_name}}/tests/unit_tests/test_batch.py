@@ -21,8 +21,7 @@ from local import events
 from model_code.train import REPOSITORY
 from serving import batch, files, formats, instances, objects
 from serving.api import MODEL
-from serving.formats import Unreadable
-from serving.problem import Problem
+from serving.problem import Problem, Unreadable
 from tests.unit_tests.small_s3 import SmallS3
 
 GOOD = json.loads(events.EXAMPLES.read_text())[0]["instance"]
@@ -224,7 +223,7 @@ def test_a_file_that_cannot_be_read_leaves_the_reason_and_fails_the_event(s3, ke
 
 
 def test_a_file_that_takes_too_long_is_told_so_before_the_function_is_killed(s3):
-    with pytest.raises(batch.FilesFailed, match="split the file"):
+    with pytest.raises(batch.FilesFailed, match="split what is scored"):
         score(s3, content=csv_of([GOOD]), seconds=1)
     assert s3.keys(OUTPUT) == ["rejected/2026/a.csv.error.json"]
 
@@ -345,9 +344,9 @@ def test_keys_are_read_as_each_service_writes_them(s3, key, kind):
     assert f"predictions/{key.removeprefix('incoming/')}" in s3.keys(OUTPUT)
 
 
-def test_what_is_not_in_the_folder_for_files_is_refused(s3):
-    with pytest.raises(batch.FilesFailed, match="put it there"):
-        score(s3, "elsewhere/a.csv", csv_of([GOOD]))
+def test_what_is_not_in_the_folder_where_files_land_keeps_its_own_folder(s3):
+    score(s3, "archive/2025/a.csv", csv_of([GOOD]))
+    assert s3.keys(OUTPUT) == ["predictions/archive/2025/a.csv", "predictions/archive/2025/a.csv.manifest.json"]
 
 
 def test_a_scored_file_is_one_line_with_metrics(s3, capsys):
