@@ -1,10 +1,15 @@
-"""Keep the chosen license, drop the others, and say what to do next."""
+"""Keep what belongs to the chosen license and type of model, drop the rest, and say what to do next."""
 
 import shutil
 from pathlib import Path
 
 MODEL_NAME = "{{ cookiecutter.model_name }}"
+MODEL_TYPE = "{{ cookiecutter.model_type }}"
 LICENSE = "{{ cookiecutter.license }}"
+
+
+# What only tables need.
+TABULAR = ["serving/formats.py", "serving/rows.py"]
 
 
 def main() -> None:
@@ -13,6 +18,13 @@ def main() -> None:
     if LICENSE != "Proprietary":
         (licenses / f"{LICENSE}.txt").rename("LICENSE")
     shutil.rmtree(licenses)
+    # A folder of a type has the files that differ from those for tables.
+    types = Path("model_types")
+    if MODEL_TYPE != "tabular":
+        for name in TABULAR:
+            Path(name).unlink()
+        shutil.copytree(types / MODEL_TYPE, ".", dirs_exist_ok=True)
+    shutil.rmtree(types)
     print(f"""
 {MODEL_NAME}/ is ready. Next:
 

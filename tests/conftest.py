@@ -29,6 +29,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The processor decides about the Python wheels, so these two are multiplied; whatever else is asked is independent.
 MULTIPLIED = ("python_version", "architecture")
 CYCLED = {
+    # In this order both types meet both processors and every version of Python.
+    "model_type": ["tabular", "image", "image", "tabular"],
     "license": QUESTIONS["license"],
     "aws_region": ["eu-central-1", "us-east-1", "ap-southeast-2"],
     "model_name": ["iris-classifier", "m2", "a-name-that-is-32-characters-lon"],

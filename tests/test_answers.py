@@ -216,17 +216,17 @@ def test_an_odd_but_valid_text_reaches_every_generated_file_unharmed(bake: Bake,
 def test_the_questions_are_sentences_and_answering_none_gives_the_defaults(
     run_cookiecutter: RunCookiecutter, tmp_path: Path
 ) -> None:
-    done = run_cookiecutter(tmp_path, typed=[""] * 8)
+    done = run_cookiecutter(tmp_path, typed=[""] * 9)
     assert done.returncode == 0, done.stderr
     for question in QUESTIONS["__prompts__"].values():
         sentence = question if isinstance(question, str) else question["__prompt__"]
         assert sentence[0].isupper()
         assert sentence in " ".join(done.stdout.split())
-    assert [path.name for path in tmp_path.iterdir()] == [QUESTIONS["model_name"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["iris-classifier"]
 
 
 def test_a_bad_answer_that_is_typed_is_refused_too(run_cookiecutter: RunCookiecutter, tmp_path: Path) -> None:
-    done = run_cookiecutter(tmp_path, typed=["Iris", "{{ cookiecutter.author }}", *[""] * 6])
+    done = run_cookiecutter(tmp_path, typed=["", "Iris", "{{ cookiecutter.author }}", *[""] * 6])
     assert done.returncode != 0
     assert "model_name can't be 'Iris'" in done.stderr
     assert "description can't be '{{ cookiecutter.author }}'" in done.stderr

@@ -268,12 +268,13 @@ def test_a_clone_of_the_template_is_generated_from_by_its_address(
     assert (Path(generated) / "lambda_function.py").is_file()
 
 
+@pytest.mark.parametrize("model_type", QUESTIONS["model_type"])
 @pytest.mark.parametrize("version", PYTHONS_HERE)
-def test_the_repository_passes_its_own_checks(version: str, bake: Bake, trained: Path) -> None:
-    if version == DEFAULT_PYTHON:
+def test_the_repository_passes_its_own_checks(version: str, model_type: str, bake: Bake, trained: Path) -> None:
+    if (version, model_type) == (DEFAULT_PYTHON, QUESTIONS["model_type"][0]):
         repository = trained
     else:
-        repository = bake(**answers_for(version))
+        repository = bake(**answers_for(version, model_type))
         commit(repository)
         # as on a machine without uv
         make(repository, "setup", "UV=.uv/bin/uv", python_version=version)
@@ -286,18 +287,22 @@ def test_the_repository_passes_its_own_checks(version: str, bake: Bake, trained:
 
 @pytest.mark.container
 @pytest.mark.parametrize("version", [version for version in QUESTIONS["python_version"] if version not in PYTHONS_HERE])
-def test_the_repository_passes_its_own_checks_in_the_base_image(version: str, bake: Bake) -> None:
+@pytest.mark.parametrize("model_type", QUESTIONS["model_type"])
+def test_the_repository_passes_its_own_checks_in_the_base_image(version: str, model_type: str, bake: Bake) -> None:
     """Where this machine has no such Python, Lambda's base image has it, but neither make nor git."""
     ensure_base_image(version)
-    repository = bake(**answers_for(version))
+    repository = bake(**answers_for(version, model_type))
     for target in ("setup", "lint", "train", "test"):
         run_in_base_image(repository, version, make(repository, target, "UV=uv", "--dry-run"))
     assert trained_with(repository) == version
 
 
-def answers_for(version: str) -> dict[str, str]:
-    tables = [answers for answers in COMBINATIONS if answers["model_type"] == "tabular"]
-    return next(answers for answers in reversed(tables) if answers["python_version"] == version)
+def answers_for(version: str, model_type: str) -> dict[str, str]:
+    return next(
+        answers
+        for answers in reversed(COMBINATIONS)
+        if answers["python_version"] == version and answers["model_type"] == model_type
+    )
 
 
 def trained_with(repository: Path) -> str:

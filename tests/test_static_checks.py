@@ -337,17 +337,18 @@ def test_a_workflow_that_breaks_a_rule_does_not_pass(
         check({"ci_cd.yml": workflow})
 
 
-def test_one_lint_of_each_python_version_checks_every_repository(all_generated: list[Generated]) -> None:
-    """`make lint` is run in a repository of each version; what ruff and mypy read there depends on no other answer."""
-    read: dict[str, set[str]] = {}
+def test_one_lint_of_each_python_version_and_type_checks_every_repository(all_generated: list[Generated]) -> None:
+    """`make lint` is run in a repository of each; what ruff and mypy read there depends on no other answer."""
+    read: dict[tuple[str, str], set[str]] = {}
     for generated in all_generated:
         tools = tomllib.loads(generated.files["pyproject.toml"])["tool"]
         strict = [modules["module"] for modules in tools["mypy"]["overrides"] if modules.get("strict")]
         assert {"serving.*", "pipeline.*"} <= set(strict[0])
         code = {name: text for name, text in generated.files.items() if name.endswith(".py")}
         assert code
-        read.setdefault(generated.answers["python_version"], set()).add(repr((code, tools["ruff"], tools["mypy"])))
-    assert {version: len(contents) for version, contents in read.items()} == dict.fromkeys(read, 1)
+        linted = generated.answers["python_version"], generated.answers["model_type"]
+        read.setdefault(linted, set()).add(repr((code, tools["ruff"], tools["mypy"])))
+    assert {linted: len(contents) for linted, contents in read.items()} == dict.fromkeys(read, 1)
 
 
 def test_hadolint_finds_no_mistake_in_the_dockerfile(all_generated: list[Generated]) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
+from serving import instances
+
 REPOSITORY = Path(__file__).parents[1]
 EVENTS = REPOSITORY / "events"
 EXAMPLES = REPOSITORY / "model_code" / "examples.json"
@@ -161,7 +163,8 @@ def example_events() -> dict[str, Any]:
     """Return every example event by the name of its file."""
     examples = [example["instance"] for example in json.loads(EXAMPLES.read_text())]
     body = json.dumps({"instances": examples})
-    return {
+    ending = "png" if instances.FILE else "csv"
+    made = {
         "api_predict.json": rest_api_event("POST", "/predict", body),
         "api_health.json": rest_api_event("GET", "/health"),
         "api_openapi.json": rest_api_event("GET", "/openapi.json"),
@@ -169,9 +172,14 @@ def example_events() -> dict[str, Any]:
         "function_url_predict.json": function_url_event("POST", "/predict", body),
         "direct_instances.json": {"instances": examples},
         "direct_list.json": list(examples[1 % len(examples)].values()),
-        "s3_files.json": s3_event(BUCKET, "incoming/2026/a.csv", "incoming/2026/flowers of May.csv"),
-        "eventbridge_file.json": eventbridge_event(BUCKET, "incoming/2026/flowers of May.csv"),
+        "s3_files.json": s3_event(BUCKET, f"incoming/2026/a.{ending}", f"incoming/2026/the first of May.{ending}"),
+        "eventbridge_file.json": eventbridge_event(BUCKET, f"incoming/2026/the first of May.{ending}"),
     }
+    if instances.FILE:
+        (encoded,) = examples[0].values()
+        alone = rest_api_event("POST", "/predict")
+        made["api_file.json"] = with_file(alone, base64.b64decode(encoded), instances.FILE.media_types()[0])
+    return made
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         event = function_url_event(self.command, urlsplit(self.path).path, base64.b64encode(body).decode())
         event["isBase64Encoded"] = True
+        event["headers"] = {name.lower(): value for name, value in self.headers.items()}
         response = lambda_function.handler(event, Context())
         content = response["body"].encode()
         self.send_response(response["statusCode"])

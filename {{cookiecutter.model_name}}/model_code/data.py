@@ -3,7 +3,10 @@
 import pandas as pd
 from sklearn.datasets import load_iris
 
+from model_code.schema import Instance
+
 LABEL = "label"
+FEATURES = list(Instance.__struct_fields__)
 
 
 def load() -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, classification_report
 
-from model_code.data import LABEL
+from model_code import distributions
 
 mpl.rcParams.update({"svg.hashsalt": "report", "svg.fonttype": "none", "font.family": "sans-serif"})
 
@@ -34,7 +34,7 @@ $metrics
 $scores
 <h2>Confusion matrix</h2>
 $confusion
-<h2>Distribution of each feature</h2>
+<h2>$data</h2>
 $distributions
 </html>
 """)
@@ -52,7 +52,8 @@ def write(
         metrics=pd.Series(metrics).to_frame("value").to_html(float_format="{:.4f}".format, border=0),
         scores=scores.to_html(float_format="{:.3f}".format, border=0),
         confusion=draw_confusion(truth, predicted),
-        distributions=draw_distributions(table),
+        data=distributions.TITLE,
+        distributions=as_svg(distributions.draw(table), distributions.TITLE),
     )
     path.write_text(page, encoding="utf-8")
 
@@ -62,21 +63,6 @@ def draw_confusion(truth: pd.Series, predicted: Sequence[str]) -> str:
     figure = Figure(figsize=(6, 5), layout="constrained")
     ConfusionMatrixDisplay.from_predictions(truth, predicted, ax=figure.subplots(), cmap="Blues", colorbar=False)
     return as_svg(figure, "Confusion matrix of the held-out rows")
-
-
-def draw_distributions(table: pd.DataFrame) -> str:
-    """Return one histogram a feature, stacked by class, as SVG."""
-    features = [column for column in table.columns if column != LABEL]
-    groups = dict(list(table.groupby(LABEL)))
-    figure = Figure(figsize=(10, 2.8 * ((len(features) + 1) // 2)), layout="constrained")
-    axes = figure.subplots((len(features) + 1) // 2, 2, squeeze=False).flat
-    for axis, feature in zip(axes, features, strict=False):
-        axis.hist([group[feature] for group in groups.values()], bins=20, stacked=True, label=list(groups))
-        axis.set_title(feature)
-    axes[0].legend()
-    for unused in list(axes)[len(features) :]:
-        unused.remove()
-    return as_svg(figure, "Distribution of each feature by class")
 
 
 def as_svg(figure: Figure, title: str) -> str:

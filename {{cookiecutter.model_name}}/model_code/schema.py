@@ -11,6 +11,8 @@ Label = Literal["setosa", "versicolor", "virginica"]
 
 # One request may ask for this many predictions; longer lists are refused.
 MAX_INSTANCES = 1000
+# That many instances of some hundred features; Lambda itself takes 6 MB and would answer without a reason.
+MAX_BODY_BYTES = 1_000_000
 
 
 class Instance(Struct, frozen=True, forbid_unknown_fields=True):

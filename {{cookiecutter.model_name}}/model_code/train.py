@@ -25,11 +25,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from model_code import data, report
+from model_code.data import FEATURES
 from model_code.schema import Instance, Label
 
 SEED = 0
 TEST_SHARE = 0.3
-FEATURES = list(Instance.__struct_fields__)
 CLASS_NAMES = sorted(typing.get_args(Label))
 
 # Training fails when a metric on the held-out rows misses its threshold: such a model is never built.
@@ -115,7 +115,7 @@ def describe(
             "train_rows": train_rows,
             "test_rows": test_rows,
         },
-        "features": [describe_feature(table, field) for field in msgspec.structs.fields(Instance)],
+        "features": [describe_feature(table[name]) for name in FEATURES],
         "class_names": CLASS_NAMES,
         "metrics": metrics,
         "thresholds": {"at_least": AT_LEAST, "at_most": AT_MOST},
@@ -126,13 +126,14 @@ def describe(
     }
 
 
-def describe_feature(table: pd.DataFrame, field: msgspec.structs.FieldInfo) -> dict[str, Any]:
+def describe_feature(column: pd.Series) -> dict[str, Any]:
     """Return a feature's name, type, unit, observed range and histogram: what later data is compared with."""
-    schema = msgspec.json.schema(field.type)
-    column = table[field.name]
     counts, edges = np.histogram(column, bins=10)
+    # A feature that callers don't send themselves, such as a pixel, has no schema of its own.
+    types = [field.type for field in msgspec.structs.fields(Instance) if field.name == column.name]
+    schema = msgspec.json.schema(types[0]) if types else {"type": "number"}
     return {
-        "name": field.name,
+        "name": column.name,
         "type": schema["type"],
         "unit": schema.get("unit"),
         "observed_range": [float(column.min()), float(column.max())],

@@ -15,16 +15,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from model_code.predict import Model
-from model_code.schema import Prediction
+from model_code.schema import MAX_BODY_BYTES, Instance, Prediction
 from serving import instances, telemetry
 from serving.problem import Problem
 
 # Loaded once, while Lambda starts the function and its processor is at full speed.
 MODEL = Model(Path(__file__).parents[1] / "artifacts")
 FUNCTION_VERSION = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", "local")
-
-# 1,000 instances of some hundred features; Lambda itself takes 6 MB and would answer without a reason.
-MAX_BODY_BYTES = 1_000_000
 
 
 class Request(NamedTuple):
@@ -82,7 +79,8 @@ def answer_http(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def answer_direct(event: Any, context: Any) -> Any:
     """Answer a direct invocation, `[5.7, 2.8, 4.5, 1.3]` or `{"instances": [...]}`, with a plain object."""
     try:
-        return msgspec.to_builtins(predict(event, context.aws_request_id))
+        started = time.perf_counter()
+        return msgspec.to_builtins(predict(instances.validate(event), context.aws_request_id, started))
     except Problem as problem:
         telemetry.log_problem(problem, context.aws_request_id)
         return problem.document(context.aws_request_id)
@@ -118,8 +116,12 @@ def route(request: Request) -> Callable[[Request], Any]:
 
 
 def post_predict(request: Request) -> Predictions:
-    """POST /predict."""
-    return predict(instances.decode_json(read_body(request.event)), request.request_id)
+    """POST /predict: instances as JSON or, where an instance is a file, this alone."""
+    started = time.perf_counter()
+    body = read_body(request.event)
+    if is_file(request.event):
+        return predict([instances.read_file(body)], request.request_id, started)
+    return predict(instances.validate(instances.decode_json(body)), request.request_id, started)
 
 
 def get_health(_: Request) -> Health:
@@ -156,6 +158,33 @@ def read_body(event: dict[str, Any]) -> bytes:
     return body
 
 
+def is_file(event: dict[str, Any]) -> bool:
+    """Return whether the body is said to be a file of the kind that an instance is, and not JSON.
+
+    Raises Problem where it can't be one that is accepted.
+    """
+    if not instances.FILE:
+        return False
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    accepted = instances.FILE.media_types()
+    if media_type.partition("/")[0] not in {name.partition("/")[0] for name in accepted}:
+        return False
+    if media_type not in accepted:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"{media_type} is not accepted; send {', '.join(accepted)}, or JSON with base64",
+        )
+    if event.get("body") and not event.get("isBase64Encoded"):
+        # API Gateway makes text of every body whose type isn't among its binary media types.
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"the file was made text on its way here, because {media_type} is no binary media type of this API; "
+            "send JSON with base64, or add the type to the API",
+        )
+    return True
+
+
 def body_too_large() -> Problem:
     """Return the refusal of a body over the limit."""
     return Problem(
@@ -164,10 +193,8 @@ def body_too_large() -> Problem:
     )
 
 
-def predict(payload: Any, request_id: str) -> Predictions:
-    """Check the payload, ask the model and log each prediction."""
-    started = time.perf_counter()
-    checked = instances.validate(payload)
+def predict(checked: list[Instance], request_id: str, started: float) -> Predictions:
+    """Ask the model and log each prediction, with the time since `started`."""
     predictions = MODEL.predict(checked)
     telemetry.log_predictions(request_id, MODEL_ID.version, checked, predictions, time.perf_counter() - started)
     return Predictions(predictions, MODEL_ID)

@@ -1,19 +1,39 @@
 """From what a caller sent to checked instances; every refusal names the instance and the field."""
 
+import base64
 import math
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from model_code.schema import MAX_INSTANCES, Instance
 from serving.problem import Problem
 
+
+class File(Protocol):
+    """A field's type whose values are files: in JSON they are sent as base64."""
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Return the value in a file's content. Raises ValueError with the reason where there is none."""
+
+    @classmethod
+    def media_types(cls) -> list[str]:
+        """Return the content types of the accepted formats."""
+
+    def described(self) -> dict[str, str | int]:
+        """Return what the log says of the file, which isn't logged itself."""
+
+
 FIELDS = msgspec.structs.fields(Instance)
 NAMES = [field.encode_name for field in FIELDS]
 # An instance as a list: the same types and ranges, in the order of the fields.
 Row: Any = tuple[*(field.type for field in FIELDS)]  # type: ignore[misc]
+
+# Where an instance is one file and nothing else, the file itself may be the body of a request.
+FILE: type[File] | None = FIELDS[0].type if len(FIELDS) == 1 and hasattr(FIELDS[0].type, "from_bytes") else None
 
 # What msgspec names after Python, as somebody who sends JSON calls it.
 JSON_KINDS = {
@@ -75,9 +95,9 @@ def validate_one(index: int, given: Any) -> Instance:
     """Return entry `index` of the request as an Instance."""
     try:
         if isinstance(given, list):
-            instance = Instance(*msgspec.convert(given, Row))
+            instance = Instance(*msgspec.convert(given, Row, dec_hook=decode_file))
         else:
-            instance = msgspec.convert(given, Instance)
+            instance = msgspec.convert(given, Instance, dec_hook=decode_file)
     except msgspec.ValidationError as error:
         raise unprocessable(explain(index, given, str(error))) from None
     for name, value in zip(NAMES, msgspec.structs.astuple(instance), strict=True):
@@ -85,6 +105,28 @@ def validate_one(index: int, given: Any) -> Instance:
         if isinstance(value, float) and not math.isfinite(value):
             raise unprocessable(f"instances[{index}].{name}: {value} is not a finite number")
     return instance
+
+
+def decode_file(kind: type[File], value: Any) -> File:
+    """Return the file that is in JSON as `value`. Raises ValueError, which msgspec tells with its place."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected a file as base64 text, got {kind_of(value)}")
+    try:
+        content = base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"the text is no base64 ({error}); encode the bytes of the file") from None
+    return kind.from_bytes(content)
+
+
+def read_file(content: bytes) -> Instance:
+    """Return the instance that is the file `content` and nothing else."""
+    if not FILE:
+        raise TypeError("an instance of model_code/schema.py isn't one file")
+    try:
+        values: list[Any] = [FILE.from_bytes(content)]
+    except ValueError as error:
+        raise unprocessable(str(error)) from None
+    return Instance(*values)
 
 
 def explain(index: int, given: Any, message: str) -> str:

@@ -1,12 +1,13 @@
 """The OpenAPI 3.1 document of the API, made from `model_code.schema`."""
 
+import inspect
 from typing import Any
 
 import msgspec
 
 from model_code.schema import MAX_INSTANCES, Instance
 from serving.api import Health, Predictions
-from serving.instances import FIELDS, NAMES
+from serving.instances import FIELDS, FILE, NAMES, File
 
 PROBLEM_STATUSES = {
     "400": "The body is not JSON.",
@@ -28,11 +29,14 @@ class ProblemDetails(msgspec.Struct):
 def document(name: str, version: str, max_body_bytes: int) -> dict[str, Any]:
     """Return the document for the model `name` in `version`."""
     types = [Instance, Predictions, Health, ProblemDetails]
-    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    template = "#/components/schemas/{name}"
+    _, schemas = msgspec.json.schema_components(types, schema_hook=file_schema, ref_template=template)
     schemas["InstanceAsList"] = {
         "description": "An instance as a list, in the order: " + ", ".join(NAMES) + ".",
         "type": "array",
-        "prefixItems": [msgspec.json.schema(field.type) | {"title": field.encode_name} for field in FIELDS],
+        "prefixItems": [
+            msgspec.json.schema(field.type, schema_hook=file_schema) | {"title": field.encode_name} for field in FIELDS
+        ],
         "items": False,
         "minItems": len(FIELDS),
     }
@@ -55,6 +59,12 @@ def operation(operation_id: str, summary: str, answer: str | None) -> dict[str, 
     return {"operationId": operation_id, "summary": summary, "responses": responses}
 
 
+def file_schema(kind: type[File]) -> dict[str, Any]:
+    """Return the schema of a field that is a file."""
+    description = f"{inspect.getdoc(kind)} A file: {', '.join(kind.media_types())}."
+    return {"type": "string", "contentEncoding": "base64", "description": description}
+
+
 def predict_operation(max_body_bytes: int) -> dict[str, Any]:
     """Return the operation `POST /predict`: every accepted shape of the body, every refusal."""
     predict = operation("predict", "One prediction for each instance", "Predictions")
@@ -72,7 +82,11 @@ def predict_operation(max_body_bytes: int) -> dict[str, Any]:
         "description": f"At most {MAX_INSTANCES:,} instances and {max_body_bytes:,} bytes.",
         "content": {"application/json": {"schema": {"anyOf": [named, instances, bare]}}},
     }
+    # What isn't text has an empty schema ("Considerations for Binary Data", OpenAPI 3.1).
+    for media_type in FILE.media_types() if FILE else []:
+        predict["requestBody"]["content"][media_type] = {"schema": {}}
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
-    for status, description in PROBLEM_STATUSES.items():
+    statuses = PROBLEM_STATUSES | ({"415": "A file of a type that isn't accepted."} if FILE else {})
+    for status, description in statuses.items():
         predict["responses"][status] = {"description": description, "content": problem}
     return predict

@@ -20,7 +20,8 @@ def log_predictions(
     line["duration_ms"] = round(seconds * 1000, 3)
     lines = []
     for index, (instance, prediction) in enumerate(zip(instances, predictions, strict=True)):
-        lines.append(msgspec.json.encode({**line, "index": index, "instance": instance, "prediction": prediction}))
+        said = {**line, "index": index, "instance": instance, "prediction": prediction}
+        lines.append(msgspec.json.encode(said, enc_hook=lambda file: file.described()))
     sys.stdout.write(b"\n".join(lines).decode() + "\n")
 
 
