@@ -22,6 +22,7 @@ from sandbox.fidelity import (  # noqa: F401 - importing applies the patches
     registry,
     rest_apis,
     runtimes,
+    schedules,
     step_functions,
     topics,
 )

@@ -351,6 +351,19 @@ def _state_machine(change: Change) -> Iterator[Call]:
         yield from _calls("states", "TagResource UntagResource", arn)
 
 
+def _schedule(change: Change) -> Iterator[Call]:
+    """AWS::Scheduler::Schedule. It is given its role whenever it is written."""
+    group = change.properties.get("GroupName") or "default"
+    arn = _arn("scheduler", f"schedule/{group}/{change.properties.get('Name') or change.physical_id}")
+    yield from _calls("scheduler", "GetSchedule", arn)
+    if change.new is None:
+        yield from _calls("scheduler", "DeleteSchedule", arn)
+        return
+    role = change.properties["Target"]["RoleArn"]
+    yield Call("iam:PassRole", role, {"iam:PassedToService": "scheduler.amazonaws.com"})
+    yield from _calls("scheduler", "CreateSchedule" if change.made else "UpdateSchedule", arn)
+
+
 _TYPES = {
     "AWS::ApiGateway::Deployment": _api_deployment,
     "AWS::ApiGateway::Method": _api_method,
@@ -368,6 +381,7 @@ _TYPES = {
     "AWS::S3::Bucket": _bucket,
     "AWS::S3::BucketPolicy": _bucket_policy,
     "AWS::SNS::Subscription": _subscription,
+    "AWS::Scheduler::Schedule": _schedule,
     "AWS::SNS::Topic": _topic,
     "AWS::SQS::Queue": _queue,
     "AWS::StepFunctions::StateMachine": _state_machine,

@@ -15,9 +15,10 @@ from tests.emulator.conftest import assume, document, role, token, unique, until
 
 Stack = dict[str, Any]
 Deploy = Callable[..., Stack]
+WHO = ["lambda.amazonaws.com", "scheduler.amazonaws.com"]
 TRUST = {
     "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": WHO}, "Action": "sts:AssumeRole"}],
 }
 WRITE_LOGS = {
     "PolicyName": "function",
@@ -111,6 +112,15 @@ def resources(name: str, boundary: str) -> dict[str, Any]:
                 "StateMachineName": name,
                 "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
                 "Definition": {"StartAt": "End", "States": {"End": {"Type": "Succeed"}}},
+            },
+        ),
+        "Schedule": (
+            "Scheduler::Schedule",
+            {
+                "Name": name,
+                "ScheduleExpression": "rate(1 day)",
+                "FlexibleTimeWindow": {"Mode": "OFF"},
+                "Target": {"Arn": {"Ref": "Alias"}, "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]}},
             },
         ),
     }
@@ -246,6 +256,7 @@ def test_who_may_do_everything_makes_changes_and_deletes_every_resource(
         ("Bucket", "s3:PutBucketVersioning"),
         ("BucketPolicy", "s3:PutBucketPolicy"),
         ("Machine", "states:CreateStateMachine"),
+        ("Schedule", "scheduler:CreateSchedule"),
     ],
 )
 def test_a_resource_that_its_creator_may_not_make_fails_with_the_permission_and_the_stack_rolls_back(
