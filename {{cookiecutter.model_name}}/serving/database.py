@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.csv
 from botocore.exceptions import BotoCoreError, ClientError
 
+from model_code.predict import Model
+from serving.files import RESERVE_SECONDS, added_columns
 from serving.formats import BLOCK_BYTES, ParquetWriter, Table
 from serving.problem import Unreadable
 from serving.rows import NAMES
@@ -151,12 +153,14 @@ def connected(address: str, seconds: float) -> Iterator[Any]:
 
 @contextmanager
 def opened(
-    address: str, query: str, added: Sequence[str], as_csv: bool, target: tuple[str, str] | None, seconds: float
+    address: str, query: str, model: Model, as_csv: bool, target: tuple[str, str] | None, seconds_left: float
 ) -> Iterator[Query]:
     """Ask `query` and return its result; `target` is the table to write to and the time that the run is for.
 
-    The query may only read, and takes at most `seconds`, as everything that the database does. Raises Unreadable.
+    The query may only read, and takes at most the seconds that are left of the function's time, as everything that
+    the database does, with some kept to end in order. Raises Unreadable.
     """
+    seconds = seconds_left - RESERVE_SECONDS
     # Rows are on their way in one connection while others are written in the other.
     with ExitStack() as stack:
         reading = stack.enter_context(connected(address, seconds))
@@ -167,7 +171,7 @@ def opened(
             cursor.execute(query)
             reader = cursor.fetch_record_batch()
         into = Target(stack.enter_context(connected(address, seconds)), *target) if target else None
-        yield Query(reader, added, as_csv, into)
+        yield Query(reader, added_columns(model), as_csv, into)
 
 
 def read_batches(reader: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from serving import batch, files
+from serving import batch
 from serving.api import MODEL
 from serving.objects import Bucket
 from serving.problem import Unreadable
@@ -103,10 +103,10 @@ def score_query(run: Query, context: Any) -> dict[str, Any]:
             lambda: database.opened(
                 database.read_address(run.database),
                 run.query,
-                files.added_columns(MODEL),
+                MODEL,
                 as_csv=run.format == "csv",
                 target=(run.table, source.scheduled_at) if run.table else None,
-                seconds=context.get_remaining_time_in_millis() / 1000 - files.RESERVE_SECONDS,
+                seconds_left=context.get_remaining_time_in_millis() / 1000,
             ),
         )
 

@@ -10,7 +10,7 @@ import pytest
 
 import lambda_function
 from local import events
-from serving import batch, database, objects, schedule
+from serving import batch, database, files, objects, schedule
 from serving.problem import Unreadable
 from tests.unit_tests.small_s3 import SmallS3
 
@@ -43,10 +43,10 @@ def queries(monkeypatch):
     """The queries that a database was asked, which answers with the examples."""
     asked = []
 
-    def opened(address, query, added, as_csv, target, seconds):
+    def opened(address, query, model, as_csv, target, seconds_left):
         asked.append(query)
         reader = pa.Table.from_pylist(EXAMPLES).to_reader()
-        return nullcontext(database.Query(reader, added, as_csv, None))
+        return nullcontext(database.Query(reader, files.added_columns(model), as_csv, None))
 
     monkeypatch.setattr(database, "read_address", lambda secret: "postgresql://somewhere")
     monkeypatch.setattr(database, "opened", opened)
