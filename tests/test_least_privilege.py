@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,12 @@ class World:
         stacks, name = self.account.client("cloudformation"), f"{demo.MODEL}-{environment}"
         stacks.delete_stack(StackName=name)
         stacks.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        s3 = self.account.client("s3")
+        for kind in ("input", "output"):  # they outlive the stack
+            with suppress(s3.exceptions.NoSuchBucket):
+                s3.delete_bucket(Bucket=f"{name}-{kind}-{self.account.account_id}")
         if environment == "staging":
-            s3, bucket = self.account.client("s3"), f"{demo.MODEL}-artifacts-{self.account.account_id}"
+            bucket = f"{demo.MODEL}-artifacts-{self.account.account_id}"
             for kept in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
                 s3.delete_object(Bucket=bucket, Key=kept["Key"])
 

@@ -3,6 +3,7 @@
 import typer
 
 from pipeline import (
+    batch,
     bootstrap,
     doctor,
     figures,
@@ -33,6 +34,7 @@ app.command("release")(release.command)
 app.command("rollback")(rollback.command)
 app.command("history")(history.command)
 app.command("smoke")(smoke.command)
+app.command("batch")(batch.command)
 
 if __name__ == "__main__":
     app()

@@ -52,6 +52,11 @@ class Aws:
         return self._client("s3")
 
     @cached_property
+    def machines(self) -> Any:
+        """AWS Step Functions."""
+        return self._client("stepfunctions")
+
+    @cached_property
     def account(self) -> str:
         """The id of the account that the credentials belong to."""
         return self.identity.split(":")[4]

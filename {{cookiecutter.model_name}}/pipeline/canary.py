@@ -187,13 +187,11 @@ class Canary:
         pages = self.aws.metrics.get_paginator("get_metric_data").paginate(
             MetricDataQueries=queries, StartTime=self.since, EndTime=datetime.now(UTC) + timedelta(seconds=PERIOD)
         )
-        sums: dict[str, float] = {}
+        values: dict[str, list[float]] = {query["Id"]: [] for query in queries}
         for page in pages:
             for result in page["MetricDataResults"]:
-                sums[result["Id"]] = sums.get(result["Id"], 0.0) + sum(result["Values"])
-        new, old = (
-            _tally({name: sums.get(_identifier(version, name), 0.0) for name in METRICS}) for version in versions
-        )
+                values[result["Id"]] += result["Values"]
+        new, old = (_tally({name: values[_identifier(version, name)] for name in METRICS}) for version in versions)
         return new, old
 
     def _query(self, version: str, name: str) -> dict[str, Any]:
@@ -206,13 +204,13 @@ class Canary:
         }
         return {
             "Id": _identifier(version, name),
-            "MetricStat": {"Metric": metric, "Period": PERIOD, "Stat": "Sum"},
+            "MetricStat": {"Metric": metric, "Period": PERIOD, "Stat": METRICS[name]},
         }
 
 
-# The time is the average of Duration, not a percentile: of a canary's few calls the 95th percentile is the slowest one
-# or two, while every call moves the average; and Lambda leaves cold starts out of Duration.
-METRICS = ("Invocations", "Errors", "Throttles", "Duration")
+# The time is the median of Duration, as the probes' is: a file that took minutes would decide an average, and of a
+# canary's few calls the 95th percentile is the slowest one or two.
+METRICS = {"Invocations": "Sum", "Errors": "Sum", "Throttles": "Sum", "Duration": "p50"}
 
 
 def what_is_worse(new: Tally, old: Tally, last: bool) -> str | None:
@@ -228,10 +226,10 @@ def what_is_worse(new: Tally, old: Tally, last: bool) -> str | None:
     return None
 
 
-def _tally(sums: dict[str, float]) -> Tally:
-    calls = int(sums["Invocations"])
-    seconds = sums["Duration"] / calls / 1000 if calls else 0.0
-    return Tally(calls, int(sums["Errors"]), int(sums["Throttles"]), seconds)
+def _tally(values: dict[str, list[float]]) -> Tally:
+    """Return the tally of the values that CloudWatch has for each minute."""
+    calls, errors, throttles = (int(sum(values[name])) for name in ("Invocations", "Errors", "Throttles"))
+    return Tally(calls, errors, throttles, median(values["Duration"]) / 1000 if values["Duration"] else 0.0)
 
 
 def _identifier(version: str, name: str) -> str:

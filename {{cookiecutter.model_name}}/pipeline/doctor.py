@@ -637,12 +637,20 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
     function = f"arn:aws:lambda:{place}:function:{stack}"
     role = f"arn:aws:iam::{account}:role/{stack}"
     boundary = f"arn:aws:iam::{account}:policy/{settings.name}-boundary"
+    batch_role = f"arn:aws:iam::{account}:role/{settings.name}-batch-{environment}"
     bucket = f"arn:aws:s3:::{settings.artifact_bucket(account)}"
     if environment == Environment.staging:
         images, models = "CompleteLayerUpload InitiateLayerUpload PutImage UploadLayerPart", "PutObject"
     else:
         images, models = "DescribeImageScanFindings PutImage", "GetObject"
     pulls = "BatchCheckLayerAvailability BatchGetImage DescribeImages DescribeRepositories GetDownloadUrlForLayer"
+    buckets = (
+        "CreateBucket DeleteBucket DeleteBucketPolicy GetBucketNotification GetBucketOwnershipControls GetBucketPolicy "
+        "GetBucketPublicAccessBlock GetBucketTagging GetBucketVersioning GetEncryptionConfiguration "
+        "GetLifecycleConfiguration ListBucket PutBucketNotification PutBucketOwnershipControls PutBucketPolicy "
+        "PutBucketPublicAccessBlock PutBucketTagging PutBucketVersioning PutEncryptionConfiguration "
+        "PutLifecycleConfiguration"
+    )
     logs = (
         "CreateLogGroup DeleteLogGroup DeleteRetentionPolicy ListTagsForResource PutRetentionPolicy TagResource "
         "UntagResource"
@@ -696,4 +704,25 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
         need("logs", logs, f"arn:aws:logs:{place}:log-group:/aws/lambda/{stack}"),
         need("logs", logs, f"arn:aws:logs:{place}:log-group:/aws/apigateway/{stack}"),
         need("logs", "DescribeLogGroups", "*"),
+        need("s3", buckets, f"arn:aws:s3:::{stack}-input-{account}"),
+        need("s3", buckets, f"arn:aws:s3:::{stack}-output-{account}"),
+        need(
+            "sqs",
+            "CreateQueue DeleteQueue GetQueueAttributes GetQueueUrl ListQueueTags SetQueueAttributes TagQueue "
+            "UntagQueue",
+            f"arn:aws:sqs:{place}:{stack}-failed",
+        ),
+        need(
+            "lambda",
+            "DeleteFunctionEventInvokeConfig GetFunctionEventInvokeConfig PutFunctionEventInvokeConfig "
+            "UpdateFunctionEventInvokeConfig",
+            f"{function}:live",
+        ),
+        need(
+            "states",
+            "CreateStateMachine DeleteStateMachine DescribeStateMachine ListTagsForResource TagResource UntagResource "
+            "UpdateStateMachine",
+            f"arn:aws:states:{place}:stateMachine:{stack}-batch",
+        ),
+        need("iam", "PassRole", batch_role, PassedToService="states.amazonaws.com"),
     ]

@@ -45,6 +45,14 @@ def find_service(aws: Aws, settings: Settings, environment: str) -> Service:
 
     Raises PipelineError when the infrastructure isn't there yet.
     """
+    return service_of(environment, find_outputs(aws, settings, environment))
+
+
+def find_outputs(aws: Aws, settings: Settings, environment: str) -> dict[str, str]:
+    """Return the outputs of the environment's stack.
+
+    Raises PipelineError when the infrastructure isn't there yet.
+    """
     name = settings.service_stack(environment)
     stack = find_stack(aws, name)
     if stack is None or not (outputs := outputs_of(stack)):
@@ -52,7 +60,7 @@ def find_service(aws: Aws, settings: Settings, environment: str) -> Service:
         raise PipelineError(
             f"The stack `{name}` {state}: deploy the infrastructure first (`make infra ENV={environment} IMAGE=…`)."
         )
-    return service_of(environment, outputs)
+    return outputs
 
 
 def service_of(environment: str, outputs: dict[str, str]) -> Service:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from statistics import mean, median
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,8 @@ def record(digest: str = OLD, by: str = "ada", **more: str) -> str:
 class World:
     """A function with a live version 1, an API with a live deployment, and what should go wrong with them.
 
-    `answers` says how each version answers a prediction over HTTP; `metrics` is what CloudWatch has of each.
+    `answers` says how each version answers a prediction over HTTP; `metrics` is what CloudWatch has of each,
+    a list where it has the value of each call.
     """
 
     def __init__(self) -> None:
@@ -58,7 +60,7 @@ class World:
         self.answer: Any = {"statusCode": 200, "body": json.dumps(RIGHT)}
         self.endpoint: Callable[[str], HttpAnswer] = self.answer_http
         self.answers: dict[str, Callable[[], HttpAnswer]] = {}
-        self.metrics: dict[str, dict[str, float]] = {}
+        self.metrics: dict[str, dict[str, Any]] = {}
         self.turn = 0.0
 
     def plan(self, operation: str, *happenings: Callable[[], Any] | BaseException) -> None:
@@ -220,6 +222,8 @@ class World:
             dimensions = {it["Name"]: it["Value"] for it in metric["Dimensions"]}
             assert dimensions["Resource"] == "iris-staging:live"
             value = self.metrics.get(dimensions["ExecutedVersion"], {}).get(metric["MetricName"])
+            if isinstance(value, list):
+                value = {"p50": median, "Average": mean, "Sum": sum}[query["MetricStat"]["Stat"]](value)
             results.append({"Id": query["Id"], "Values": [] if value is None else [value]})
         yield {"MetricDataResults": results}
 

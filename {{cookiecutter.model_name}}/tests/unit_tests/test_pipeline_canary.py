@@ -94,7 +94,14 @@ def fail_for_others(world: World) -> None:
 
 
 def be_slow_for_others(world: World) -> None:
-    world.metrics["2"] = {"Invocations": 20, "Errors": 0, "Throttles": 0, "Duration": 40_000}
+    world.metrics["2"] = {"Invocations": 20, "Errors": 0, "Throttles": 0, "Duration": [2000] * 20}
+
+
+def test_a_file_that_takes_minutes_is_no_reason_to_take_a_version_back(world: World, run: Callable[..., None]) -> None:
+    milliseconds = [5] * 19 + [600_000]
+    world.metrics["2"] = {"Invocations": 20, "Errors": 0, "Throttles": 0, "Duration": milliseconds}
+    run()
+    assert world.is_live[0] == "2"
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_a_role_with_every_permission_is_well_and_conditions_were_met_in_the_sim
     assert {question["PolicySourceArn"] for question in iam.asked} == {
         f"arn:aws:iam::{ACCOUNT}:role/iris-deploy-staging"
     }
-    [passing] = [question for question in iam.asked if "iam:PassRole" in question["ActionNames"]]
+    passing, *_ = [question for question in iam.asked if "iam:PassRole" in question["ActionNames"]]
     assert passing["ResourceArns"] == [f"arn:aws:iam::{ACCOUNT}:role/iris-staging"]
     assert passing["ContextEntries"] == [
         {
