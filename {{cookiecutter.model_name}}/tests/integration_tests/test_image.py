@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from local import events
+from model_code.schema import MAX_INSTANCES
 
 EVENTS = events.example_events()
 FILE_EVENTS = ["s3_files.json", "eventbridge_file.json"]
@@ -48,7 +49,8 @@ def test_the_image_logs_each_prediction_as_a_json_line(container):
 
 
 def test_memory_stays_low_and_does_not_grow_under_load(container):
-    body = json.dumps({"instances": [example["instance"] for example in EXAMPLES] * 100})
+    many = [example["instance"] for example in EXAMPLES] * 100
+    body = json.dumps({"instances": many[:MAX_INSTANCES]})
     event = events.rest_api_event("POST", "/predict", body)
     assert container.invoke_when_ready(event)["statusCode"] == 200
     for _ in range(LOAD_REQUESTS // 10):
