@@ -1,4 +1,4 @@
-"""What `make demo` does: generate a repository, push it, and watch the push become an answering endpoint."""
+"""What `make demo` does: generate a repository, push it, watch it become an endpoint, and ask that; score a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,15 @@ MODEL = "iris-classifier"
 PYTHON = "3.13"
 ON_GITHUB = github.Repository(full_name=f"octo-org/{MODEL}")
 FLOWER = {"sepal_length": 5.7, "sepal_width": 2.8, "petal_length": 4.5, "petal_width": 1.3}
+FLOWERS = """sepal_length,sepal_width,petal_length,petal_width
+5.1,3.5,1.4,0.2
+5.7,2.8,4.5,1.3
+6.3,3.3,6.0,2.5
+"""
 
 SETUP_TIMEOUT = 600.0
 WORKFLOW_TIMEOUT = 1800.0
+FILE_TIMEOUT = 60.0
 
 
 def demo(state: Path) -> None:
@@ -69,6 +76,7 @@ def tell(state: Path) -> None:
 
     url = endpoint(account, "staging")
     call(url)
+    drop(account, "staging")
     console.print(f"\nThe repository is {shown(repository)}: change it, commit, and `make demo` pushes it again.")
     console.print("`make stop` stops the endpoint and everything behind it.")
     console.print(f"endpoint: {url}", soft_wrap=True)
@@ -143,6 +151,27 @@ def call(url: str) -> Any:
         raise StageFailed(f"{url}/predict answered {response.status_code}: {response.text}")
     console.print_json(response.text)
     return response.json()
+
+
+def drop(account: Aws, environment: str) -> str:
+    """Drop a file of flowers into the input bucket, show and return what comes out in the other bucket.
+
+    Raises StageFailed when nothing does.
+    """
+    s3, name = account.client("s3"), f"{MODEL}-{environment}"
+    incoming, outgoing = (f"{name}-{kind}-{account.account_id}" for kind in ("input", "output"))
+    console.print("\nFiles are scored as well, as they land in a bucket:\n")
+    console.print(f"aws s3 cp flowers.csv s3://{incoming}/incoming/", soft_wrap=True)
+    s3.put_object(Bucket=incoming, Key="incoming/flowers.csv", Body=FLOWERS.encode())
+    deadline = time.monotonic() + FILE_TIMEOUT
+    while not s3.list_objects_v2(Bucket=outgoing, Prefix="predictions/flowers.csv").get("Contents"):
+        if time.monotonic() > deadline:
+            raise StageFailed(f"Nothing came out in {outgoing} within {FILE_TIMEOUT:.0f} s; see {account.log_file}.")
+        time.sleep(0.2)
+    predictions: str = s3.get_object(Bucket=outgoing, Key="predictions/flowers.csv")["Body"].read().decode()
+    console.print(f"aws s3 cp s3://{outgoing}/predictions/flowers.csv -\n", soft_wrap=True)
+    console.print(predictions, soft_wrap=True, markup=False, highlight=False, end="")
+    return predictions
 
 
 def shown(path: Path) -> str:
