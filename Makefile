@@ -54,6 +54,8 @@ lock: .venv/ready ## Compile all requirements anew: these, the template's, and t
 	generated=$$(mktemp -d) && .venv/bin/cookiecutter --no-input --output-dir $$generated . model_type=image >/dev/null \
 		&& $(MAKE) --directory $$generated/digit-reader lock UV=$(CURDIR)/.venv/bin/uv \
 		&& cp $$generated/digit-reader/requirements.txt '{{cookiecutter.model_name}}/model_types/image/' && rm -r $$generated
+	$(LOCK) 3.13 tests/elsewhere/requirements.in --constraint '{{cookiecutter.model_name}}/requirements-dev.txt' \
+		--output-file tests/elsewhere/requirements.txt
 	for peer in bare_onnx usual_way; do $(LOCK) 3.13 benchmarks/peers/$$peer/requirements.in \
 		--constraint '{{cookiecutter.model_name}}/requirements-dev.txt' \
 		--output-file benchmarks/peers/$$peer/requirements.txt || exit 1; done
