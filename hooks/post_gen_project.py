@@ -9,7 +9,7 @@ LICENSE = "{{ cookiecutter.license }}"
 
 
 # What only tables need.
-TABULAR = ["serving/formats.py", "serving/rows.py"]
+TABULAR = ["events/schedule_query.json", "serving/formats.py", "serving/rows.py"]
 
 
 def main() -> None:

@@ -58,6 +58,7 @@ FILES = [
     "events/function_url_predict.json",
     "events/http_api_predict.json",
     "events/s3_files.json",
+    "events/schedule_prefix.json",
     "infra/bootstrap.yaml",
     "infra/service.yaml",
     "lambda_function.py",
@@ -74,6 +75,7 @@ FILES = [
     "model_code/train.py",
     "pipeline/__init__.py",
     "pipeline/__main__.py",
+    "pipeline/automatic_rollback.py",
     "pipeline/aws.py",
     "pipeline/batch.py",
     "pipeline/bootstrap.py",
@@ -93,13 +95,16 @@ FILES = [
     "pipeline/live.py",
     "pipeline/models.py",
     "pipeline/notes.py",
+    "pipeline/progress.py",
     "pipeline/promote.py",
     "pipeline/prune.py",
     "pipeline/records.py",
     "pipeline/register.py",
     "pipeline/release.py",
     "pipeline/report.py",
+    "pipeline/restore.py",
     "pipeline/rollback.py",
+    "pipeline/rollback_code.py",
     "pipeline/settings.py",
     "pipeline/smoke.py",
     "pipeline/stack.py",
@@ -129,6 +134,7 @@ FILES = [
     "tests/unit_tests/test_batch.py",
     "tests/unit_tests/test_handler.py",
     "tests/unit_tests/test_model.py",
+    "tests/unit_tests/test_pipeline_automatic_rollback.py",
     "tests/unit_tests/test_pipeline_batch.py",
     "tests/unit_tests/test_pipeline_bootstrap.py",
     "tests/unit_tests/test_pipeline_canary.py",
@@ -151,7 +157,7 @@ FILES = [
 ]
 # What only one type of model has.
 OF_A_TYPE = {
-    "tabular": {"serving/formats.py", "serving/rows.py"},
+    "tabular": {"events/schedule_query.json", "serving/formats.py", "serving/rows.py"},
     "image": {"events/api_file.json", "model_code/picture.py", "tests/unit_tests/test_pictures.py"},
 }
 LICENSES = {

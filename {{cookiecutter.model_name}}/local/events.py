@@ -13,6 +13,7 @@ EVENTS = REPOSITORY / "events"
 EXAMPLES = REPOSITORY / "model_code" / "examples.json"
 
 BUCKET = "an-input-bucket"
+FUNCTION = "a-model-staging"
 REQUEST_ID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 HOST = "abcdefghij.execute-api.eu-central-1.amazonaws.com"
 HEADERS = {"accept": "*/*", "content-type": "application/json", "host": HOST, "user-agent": "curl/8.5.0"}
@@ -159,6 +160,11 @@ def with_file(event: dict[str, Any], content: bytes, media_type: str) -> dict[st
     return {**event, "headers": headers, "body": base64.b64encode(content).decode(), "isBase64Encoded": True}
 
 
+def schedule_event(**asked: str) -> dict[str, Any]:
+    """Return what the schedule in infra/service.yaml sends at 3 o'clock of January 1st."""
+    return {"schedule": {"time": "2026-01-01T03:00:00Z", **asked}}
+
+
 def example_events() -> dict[str, Any]:
     """Return every example event by the name of its file."""
     examples = [example["instance"] for example in json.loads(EXAMPLES.read_text())]
@@ -174,11 +180,16 @@ def example_events() -> dict[str, Any]:
         "direct_list.json": list(examples[1 % len(examples)].values()),
         "s3_files.json": s3_event(BUCKET, f"incoming/2026/a.{ending}", f"incoming/2026/the first of May.{ending}"),
         "eventbridge_file.json": eventbridge_event(BUCKET, f"incoming/2026/the first of May.{ending}"),
+        "schedule_prefix.json": schedule_event(bucket=BUCKET, prefix="incoming/2026/"),
     }
     if instances.FILE:
         (encoded,) = examples[0].values()
         alone = rest_api_event("POST", "/predict")
         made["api_file.json"] = with_file(alone, base64.b64decode(encoded), instances.FILE.media_types()[0])
+    else:
+        made["schedule_query.json"] = schedule_event(
+            database=f"{FUNCTION}/database", query="SELECT * FROM new_rows", format="parquet", table="predictions"
+        )
     return made
 
 

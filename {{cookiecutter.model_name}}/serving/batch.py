@@ -31,6 +31,7 @@ from serving.problem import Problem, Unreadable
 
 INPUT_PREFIX = "incoming/"
 SCHEDULED_PREFIX = "scheduled/"
+NO_BUCKET = "no bucket to write to: OUTPUT_BUCKET must name it, as infra/service.yaml makes it do"
 ATTEMPTS = 5
 
 
@@ -129,7 +130,7 @@ def answer(event: dict[str, Any], context: Any) -> dict[str, Any]:
     Raises FilesFailed when any of them can't be scored, after the others are.
     """
     if "OUTPUT_BUCKET" not in os.environ:
-        raise FilesFailed("no bucket to write to: OUTPUT_BUCKET must name it, as infra/service.yaml makes it do")
+        raise FilesFailed(NO_BUCKET)
     manifests: dict[str, Manifest | None] = {}
     failed: dict[str, str] = {}
     for bucket, key in dict.fromkeys(objects_in(event)):

@@ -11,6 +11,7 @@ query finds is written under the time that the run was planned for. A repeated e
 finds what is done and writes what isn't.
 """
 
+import os
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -49,6 +50,8 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def answer(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Do what the schedule in `event` asks for, and return what was done. Raises RunFailed."""
+    if "OUTPUT_BUCKET" not in os.environ:
+        raise RunFailed(batch.NO_BUCKET)
     asked = event["schedule"]
     try:
         if isinstance(asked, dict) and "query" in asked:

@@ -9,7 +9,7 @@ from local import events
 from model_code.schema import MAX_INSTANCES
 
 EVENTS = events.example_events()
-FILE_EVENTS = ["s3_files.json", "eventbridge_file.json"]
+FILE_EVENTS = [name for name in EVENTS if name.startswith(("s3_", "eventbridge_", "schedule_"))]
 EXAMPLES = json.loads(events.EXAMPLES.read_text())
 LABELS = [example["label"] for example in EXAMPLES]
 
@@ -35,9 +35,9 @@ def test_the_image_refuses_a_bad_request_without_a_stack_trace(container):
 
 
 @pytest.mark.parametrize("name", FILE_EVENTS)
-def test_the_image_has_what_files_need_and_says_that_there_is_no_bucket(name, container):
+def test_the_image_has_what_files_and_schedules_need_and_says_that_there_is_no_bucket(name, container):
     answer = container.invoke_when_ready(EVENTS[name])
-    assert answer["errorType"] == "FilesFailed"
+    assert answer["errorType"] in ("FilesFailed", "RunFailed")
     assert "OUTPUT_BUCKET" in answer["errorMessage"]
 
 

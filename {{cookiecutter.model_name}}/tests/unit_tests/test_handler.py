@@ -11,7 +11,7 @@ from local import events
 from serving import api
 
 EVENTS = events.example_events()
-REQUESTS = [name for name in EVENTS if not name.startswith(("s3", "eventbridge"))]
+REQUESTS = [name for name in EVENTS if not name.startswith(("s3", "eventbridge", "schedule"))]
 EXAMPLES = json.loads(events.EXAMPLES.read_text())
 LABELS = [example["label"] for example in EXAMPLES]
 BODY = json.dumps({"instances": [example["instance"] for example in EXAMPLES]})
