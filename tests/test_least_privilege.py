@@ -31,7 +31,7 @@ from sandbox.base_image import ensure_base_image, image_name
 from sandbox.interpreters import user_environment
 from sandbox.progress import run
 from tests.conftest import ROOT, AnyTag
-from tests.test_canary_and_rollback import MODEL
+from tests.small_models import MODEL
 from tests.test_trust import MAIN, Job
 
 pytestmark = pytest.mark.container

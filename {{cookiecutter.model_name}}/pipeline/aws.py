@@ -52,6 +52,11 @@ class Aws:
         return self._client("s3")
 
     @cached_property
+    def topics(self) -> Any:
+        """Amazon SNS."""
+        return self._client("sns")
+
+    @cached_property
     def machines(self) -> Any:
         """AWS Step Functions."""
         return self._client("stepfunctions")

@@ -19,10 +19,10 @@ from pipeline.aws import Aws
 from pipeline.bootstrap import GITHUB_AUDIENCE, GITHUB_ISSUER, GitHubRepository, find_repository, provider_exists
 from pipeline.changeset import READY, WAYS_OUT
 from pipeline.endpoint import Endpoint
-from pipeline.errors import EXPECTED, EXPIRED, PipelineError, code_of, explain
+from pipeline.errors import EXPIRED, PipelineError, code_of, explain
 from pipeline.image import parse_image
 from pipeline.live import NOT_FOUND, weights_of
-from pipeline.report import Report, console
+from pipeline.report import EXPECTED, Report, console
 from pipeline.settings import Environment, Settings, load_settings
 from pipeline.stack import Service, find_stack, outputs_of, service_of
 from pipeline.trust import expected_workflows, right_trust, subjects_of, what_is_wrong_with_trust
@@ -31,6 +31,8 @@ DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 UNREACHABLE = (botocore_errors.ConnectionError, botocore_errors.HTTPClientError)
 # The description of the deployment that infra/service.yaml makes before there is anything to deploy.
 NOTHING_RELEASED = "nothing released yet"
+# Of infra/service.yaml, behind the name of the stack.
+ALARMS = ("errors", "slowness", "throttles")
 SIGN_IN = "sign in (`aws sso login`), or set AWS_PROFILE to a profile that works"
 
 
@@ -171,6 +173,7 @@ class Doctor:
             Link("Stage", self.check_stage),
             Link("Endpoint", self.check_endpoint),
             Link("Alarms", self.check_alarms),
+            Link("Rollback function", self.check_rollback_function),
             Link("GitHub environment", self.check_github_environment),
             Link("GitHub variables", self.check_github_variables),
         ]
@@ -338,17 +341,20 @@ class Doctor:
 
     def _bootstrap_again(self) -> str:
         """Return how the bootstrap stack's resources are made what its template says, whoever changed them."""
-        name = self.settings.bootstrap_stack
+        return self._make_again(self.settings.bootstrap_stack, "`make bootstrap`")
+
+    def _make_again(self, name: str, command: str) -> str:
+        """Return how a stack's resources are made what its template says: `command`, or more if that sees no change."""
         stack = find_stack(self.aws, name)
         if stack is None:
-            return "`make bootstrap`"
+            return command
         parameters = " ".join(
             f"ParameterKey={parameter['ParameterKey']},UsePreviousValue=true"
             for parameter in stack.get("Parameters", [])
         )
         change = f"--stack-name {name} --change-set-name revert-drift"
         return (
-            "`make bootstrap`; where that finds nothing to change, somebody changed by hand what it had made: "
+            f"{command}; where that finds nothing to change, somebody changed by hand what it had made: "
             f"`aws cloudformation create-change-set {change} --deployment-mode REVERT_DRIFT --use-previous-template "
             f"--capabilities CAPABILITY_NAMED_IAM CAPABILITY_AUTO_EXPAND --parameters {parameters}`, then "
             f"`aws cloudformation execute-change-set {change}`"
@@ -555,17 +561,26 @@ class Doctor:
         return passed(answering)
 
     def check_alarms(self) -> Finding:
-        """No alarm of this service is firing."""
-        prefix = self.settings.service_stack(self.environment)
-        account = self.account
+        """The alarms that take a release back are there, and none of this service is firing."""
+        prefix = self.service.function
         pages = self.aws.metrics.get_paginator("describe_alarms").paginate(
             AlarmNamePrefix=prefix, AlarmTypes=["MetricAlarm", "CompositeAlarm"]
         )
         alarms = [
             alarm for page in pages for kind in ("MetricAlarms", "CompositeAlarms") for alarm in page.get(kind, [])
         ]
-        if not alarms:
-            return Finding(Outcome.told, f"no alarms of `{prefix}` in account {account}")
+        infra = self._infra_again()
+        expected = {f"{prefix}-{name}" for name in ALARMS}
+        if missing := sorted(expected - {alarm["AlarmName"] for alarm in alarms}):
+            reason = f"there is no alarm {', '.join(missing)}: a release that goes bad isn't taken back"
+            return failed(reason, infra)
+        if deaf := sorted(
+            alarm["AlarmName"]
+            for alarm in alarms
+            if alarm["AlarmName"] in expected and not (alarm["ActionsEnabled"] and alarm["AlarmActions"])
+        ):
+            enable = f"`aws cloudwatch enable-alarm-actions --alarm-names {' '.join(deaf)}`"
+            return failed(f"{', '.join(deaf)} would tell nobody", f"{enable}; where that changes nothing, {infra}")
         states = ", ".join(f"{alarm['AlarmName']} {alarm['StateValue']}" for alarm in alarms)
         if firing := [alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM"]:
             history = f"`aws cloudwatch describe-alarm-history --alarm-name {firing[0]}` tells since when and why"
@@ -597,6 +612,37 @@ class Doctor:
                 f"take it away under Settings → Environments → {environment}",
             )
         return passed(f"only {words} may deploy to {environment}")
+
+    def check_rollback_function(self) -> Finding:
+        """An alarm starts the rollback function: it can run, listens to the topic, and the topic may call it."""
+        stack = self.settings.service_stack(self.environment)
+        name, place = f"{self.service.function}-rollback", f"{self.settings.region}:{self.account}"
+        arn, topic = f"arn:aws:lambda:{place}:function:{name}", f"arn:aws:sns:{place}:{stack}-alarms"
+        infra = self._infra_again()
+        try:
+            function = self.aws.functions.get_function_configuration(FunctionName=name)
+            policy = self.aws.functions.get_policy(FunctionName=name)["Policy"]
+            pages = list(self.aws.topics.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic))
+        except ClientError as error:
+            if code_of(error) not in {*NOT_FOUND, "NotFound"}:
+                raise
+            return failed(f"`{name}`, its permission for the topic, or the topic {topic} doesn't exist", infra)
+        if function["State"] == "Failed":
+            return failed(f"`{name}` is Failed: {function.get('StateReason')}", infra)
+        if topic not in policy:
+            return failed(f"the topic {topic} may not call `{name}`", infra)
+        listening = [subscription["Endpoint"] for page in pages for subscription in page["Subscriptions"]]
+        if arn not in listening:
+            subscribe = f"--topic-arn {topic} --protocol lambda --notification-endpoint {arn}"
+            return failed(f"`{name}` doesn't listen to {topic}", f"`aws sns subscribe {subscribe}`")
+        if len(listening) == 1:
+            return Finding(Outcome.told, f"`{name}` listens to {topic}; no person does (`aws sns subscribe`)")
+        return passed(f"`{name}` listens to {topic}, as do {len(listening) - 1} others")
+
+    def _infra_again(self) -> str:
+        """Return how the service stack's resources are made again when somebody has deleted or changed them by hand."""
+        name = self.settings.service_stack(self.environment)
+        return self._make_again(name, f"`make infra ENV={self.environment} IMAGE=<repository>@sha256:…`")
 
     def check_github_variables(self) -> Finding:
         """The variable that switches deployment on names this account."""
@@ -637,13 +683,20 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
     function = f"arn:aws:lambda:{place}:function:{stack}"
     role = f"arn:aws:iam::{account}:role/{stack}"
     boundary = f"arn:aws:iam::{account}:policy/{settings.name}-boundary"
+    rollback_role = f"arn:aws:iam::{account}:role/{settings.name}-rollback-{environment}"
     batch_role = f"arn:aws:iam::{account}:role/{settings.name}-batch-{environment}"
+    topic = f"arn:aws:sns:{place}:{stack}-alarms"
     bucket = f"arn:aws:s3:::{settings.artifact_bucket(account)}"
     if environment == Environment.staging:
         images, models = "CompleteLayerUpload InitiateLayerUpload PutImage UploadLayerPart", "PutObject"
     else:
         images, models = "DescribeImageScanFindings PutImage", "GetObject"
     pulls = "BatchCheckLayerAvailability BatchGetImage DescribeImages DescribeRepositories GetDownloadUrlForLayer"
+    logs = (
+        "CreateLogGroup DeleteLogGroup DeleteRetentionPolicy ListTagsForResource PutRetentionPolicy TagResource "
+        "UntagResource"
+    )
+
     buckets = (
         "CreateBucket DeleteBucket DeleteBucketPolicy GetBucketNotification GetBucketOwnershipControls GetBucketPolicy "
         "GetBucketPublicAccessBlock GetBucketTagging GetBucketVersioning GetEncryptionConfiguration "
@@ -651,9 +704,12 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
         "PutBucketPublicAccessBlock PutBucketTagging PutBucketVersioning PutEncryptionConfiguration "
         "PutLifecycleConfiguration"
     )
-    logs = (
-        "CreateLogGroup DeleteLogGroup DeleteRetentionPolicy ListTagsForResource PutRetentionPolicy TagResource "
-        "UntagResource"
+    deployment = (
+        "AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction GetAlias GetFunction "
+        "GetFunctionCodeSigningConfig GetFunctionConfiguration GetFunctionRecursionConfig GetPolicy "
+        "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListAliases ListTags ListVersionsByFunction "
+        "PublishVersion RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode "
+        "UpdateFunctionConfiguration"
     )
 
     def need(service: str, actions: str, resource: str, **context: str) -> Need:
@@ -676,15 +732,22 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
             "DescribeStacks",
             f"arn:aws:cloudformation:{place}:stack/{settings.service_stack(Environment.staging)}/*",
         ),
+        need("lambda", deployment, function),
+        need("lambda", deployment, f"{function}-rollback"),
+        need("s3", "GetObject PutObject", f"{bucket}/functions/rollback-{'0' * 64}.zip"),
         need(
-            "lambda",
-            "AddPermission CreateAlias CreateFunction DeleteAlias DeleteFunction GetAlias GetFunction "
-            "GetFunctionCodeSigningConfig GetFunctionConfiguration GetFunctionRecursionConfig GetPolicy "
-            "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListAliases ListTags ListVersionsByFunction "
-            "PublishVersion RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode "
-            "UpdateFunctionConfiguration",
-            function,
+            "cloudwatch",
+            "DeleteAlarms ListTagsForResource PutMetricAlarm TagResource UntagResource",
+            f"arn:aws:cloudwatch:{place}:alarm:{stack}-errors",
         ),
+        need("cloudwatch", "DescribeAlarms", f"arn:aws:cloudwatch:{place}:alarm:*"),
+        need(
+            "sns",
+            "CreateTopic DeleteTopic GetTopicAttributes ListSubscriptionsByTopic ListTagsForResource "
+            "SetTopicAttributes Subscribe TagResource UntagResource",
+            topic,
+        ),
+        need("sns", "GetSubscriptionAttributes SetSubscriptionAttributes Unsubscribe", "*"),
         need("lambda", "InvokeFunction", f"{function}:1"),
         need("cloudwatch", "GetMetricData", "*"),
         need("apigateway", "DELETE GET PATCH POST PUT", f"arn:aws:apigateway:{settings.region}::/restapis/*"),
@@ -701,6 +764,7 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
             PermissionsBoundary=boundary,
         ),
         need("iam", "PassRole", role, PassedToService="lambda.amazonaws.com"),
+        need("iam", "PassRole", rollback_role, PassedToService="lambda.amazonaws.com"),
         need("logs", logs, f"arn:aws:logs:{place}:log-group:/aws/lambda/{stack}"),
         need("logs", logs, f"arn:aws:logs:{place}:log-group:/aws/apigateway/{stack}"),
         need("logs", "DescribeLogGroups", "*"),

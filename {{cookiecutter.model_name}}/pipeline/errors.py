@@ -3,17 +3,12 @@
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-from requests import RequestException
 
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 
 
 class PipelineError(Exception):
     """A command can't go on; the message is for the person who called it."""
-
-
-# What is told in a sentence; anything else is a defect of the pipeline and deserves its traceback.
-EXPECTED = (PipelineError, ClientError, BotoCoreError, RequestException, KeyboardInterrupt)
 
 
 def code_of(error: ClientError) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import changeset, live
+from pipeline import changeset, live, rollback_code
 from pipeline.aws import Aws
 from pipeline.image import Image, check_image, parse_image
 from pipeline.report import Report
@@ -45,6 +45,7 @@ def deploy_service(aws: Aws, settings: Settings, environment: str, image: Image,
         "ModelName": settings.name,
         "Environment": environment,
         "Architecture": settings.architecture,
+        "RollbackCode": rollback_code.keep(aws, settings),
     }
     parameters |= dict.fromkeys(MOVED_BY_RELEASES) if exists else {"ImageUri": image.uri}
     change_set = changeset.plan(aws, name, TEMPLATE, parameters, exists)

@@ -20,6 +20,8 @@ LIVE = "live"
 ROLLED_BACK = "rolled back"
 FAILED = "failed"
 CUT_OFF = "cut off"
+# Who did it when no person did, before the alarm's name.
+BY_ALARM = "alarm "
 # A REST API's documentation names no limit for a description; that of HTTP APIs names 1,024 characters.
 LONGEST = 300
 
@@ -55,6 +57,11 @@ class Record:
     def was_live(self) -> bool:
         """Whether this release went as far as taking all calls, checked."""
         return self.ended.startswith((LIVE, ROLLED_BACK))
+
+    @property
+    def alarm(self) -> str:
+        """The alarm that took this release back; empty where none did."""
+        return self.ended.partition(f" by {BY_ALARM}")[2]
 
     def is_all_that_is_live(self, now: Live) -> bool:
         """Whether alias and stage both lead to this release, and nobody else has a share."""

@@ -11,21 +11,24 @@ from pipeline import live, records
 from pipeline.aws import Aws
 from pipeline.canary import Canary
 from pipeline.endpoint import Endpoint, wait_for_version
-from pipeline.errors import EXPECTED, PipelineError, explain
+from pipeline.errors import PipelineError, explain
 from pipeline.examples import Example, load_examples, request_of, what_is_wrong
 from pipeline.image import Image, check_image, parse_image
+from pipeline.progress import Progress
 from pipeline.prune import KEPT, prune
 from pipeline.records import Record
-from pipeline.report import Progress, Report
-from pipeline.rollback import mend
+from pipeline.report import EXPECTED, Report
+from pipeline.restore import mend
 from pipeline.settings import Environment, load_settings
 from pipeline.stack import Service, find_service
 from pipeline.steps import Step, StepFailed, run_steps
-from pipeline.waiting import retry, wait_until
+from pipeline.waiting import TimedOut, retry, wait_until
 
 # Seconds. The first time that Lambda fetches a large image takes a minute or two.
 UPDATE_TIMEOUT = 300
 ENDPOINT_TIMEOUT = 60
+# For who moved the alias to write that down.
+WORD_TIMEOUT = 5
 LOG_LINES = 10
 # Per cent of the calls that a new version gets first.
 CANARY = {Environment.staging: 0, Environment.production: 10}
@@ -212,8 +215,24 @@ class Release:
         progress.detail = canary.watch(self.bake, self._check_alias)
 
     def _check_alias(self) -> None:
-        if live.read_live(self.aws, self.service).revision != self.revision:
+        if live.read_live(self.aws, self.service).revision == self.revision:
+            return
+        try:
+            record = wait_until("A word of who did it", self._record_if_ended, WORD_TIMEOUT)
+        except TimedOut:
+            raise live.overtaken(self.service) from None
+        if not record.alarm:
             raise live.overtaken(self.service)
+        raise PipelineError(
+            f"the alarm `{record.alarm}` fired, so the share of version {self.version} was taken away. `aws cloudwatch "
+            f"describe-alarm-history --alarm-name {record.alarm}` tells why. Where the version before is what is bad, "
+            "release with `--canary 0`."
+        )
+
+    def _record_if_ended(self) -> Record | None:
+        """Return what somebody else has written down: the rollback function does so right after moving the alias."""
+        all_records = records.read_records(self.aws, self.service)
+        return next((it for it in all_records if it.deployment == self.record.deployment and it.ended), None)
 
     def _ask_itself(self) -> None:
         """Invoke the version as the API would."""

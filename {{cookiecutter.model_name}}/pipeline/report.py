@@ -9,21 +9,19 @@ from types import TracebackType
 from typing import Self
 
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from requests import RequestException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.errors import EXPECTED, explain
+from pipeline.errors import PipelineError, explain
+from pipeline.progress import Progress
 
 console = Console(highlight=False, soft_wrap=True)
 
-
-class Progress:
-    """One step of a command while it runs; `detail` is what it found or made."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.detail = ""
+# What is told in a sentence; anything else is a defect of the pipeline and deserves its traceback.
+EXPECTED = (PipelineError, ClientError, BotoCoreError, RequestException, KeyboardInterrupt)
 
 
 class Report:

@@ -7,7 +7,8 @@ from types import FrameType
 from typing import NamedTuple
 
 from pipeline.errors import PipelineError, explain
-from pipeline.report import Progress, Report
+from pipeline.progress import Progress
+from pipeline.report import Report
 
 
 def nothing() -> None:

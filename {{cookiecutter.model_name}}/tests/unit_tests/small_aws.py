@@ -62,6 +62,8 @@ class World:
         self.answers: dict[str, Callable[[], HttpAnswer]] = {}
         self.metrics: dict[str, dict[str, Any]] = {}
         self.turn = 0.0
+        self.published: list[tuple[str, str]] = []
+        self.kept: dict[str, bytes] = {}
 
     def plan(self, operation: str, *happenings: Callable[[], Any] | BaseException) -> None:
         """Let the next calls of `operation` raise these errors, or do these things first."""
@@ -192,6 +194,17 @@ class World:
         told = [{"ParameterKey": name, "ParameterValue": value} for name, value in self.told_to_cloudformation.items()]
         return {"Stacks": [{"Parameters": told}]}
 
+    # Amazon SNS, Amazon S3
+
+    def publish(self, TopicArn: str, Subject: str, Message: str) -> None:
+        self.published.append((Subject, Message))
+
+    def put_object(self, Bucket: str, Key: str, Body: bytes, IfNoneMatch: str) -> None:
+        self.called("PutObject")
+        if Key in self.kept:
+            raise refusal("PutObject", "PreconditionFailed")
+        self.kept[Key] = Body
+
     # Listings of all services, and Amazon CloudWatch
 
     def get_paginator(self, operation: str) -> Any:
@@ -243,6 +256,9 @@ def clients_of(world: World) -> Any:
         images=world,
         stacks=world,
         metrics=world,
+        topics=world,
+        objects=world,
+        account="1",
         identity="arn:aws:sts::1:assumed-role/deploy/grace",
     )
 

@@ -18,6 +18,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(canary, "PAUSE", 0.05)
     monkeypatch.setattr(canary, "METRICS_TIMEOUT", 0.2)
     monkeypatch.setattr(release, "ENDPOINT_TIMEOUT", 0.3)
+    monkeypatch.setattr(release, "WORD_TIMEOUT", 0.3)
     monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.001)
     return World()
 
@@ -168,6 +169,19 @@ def test_a_rollback_during_the_bake_ends_the_release_and_stays(world: World, run
     with pytest.raises(PipelineError, match="was moved by somebody else meanwhile"):
         run(bake=60)
     assert world.alias["RevisionId"] == "r9"
+
+
+def test_a_release_whose_share_an_alarm_took_away_names_the_alarm(world: World, run: Callable[..., None]) -> None:
+    def alarm_fires() -> None:
+        world.go_live("1", "d1")
+        world.alias["RevisionId"] = "r9"
+        world.deployments["d2"] += " ended cut off by alarm iris-staging-errors"
+
+    world.plan("GetMetricData", alarm_fires)
+    with pytest.raises(PipelineError, match="the alarm `iris-staging-errors` fired, so the share of version 2 was ta"):
+        run(bake=60)
+    assert world.is_live == ("1", "d1")
+    assert "the alarm `iris-staging-errors` fired" in world.deployments["d2"]
 
 
 @pytest.mark.parametrize(

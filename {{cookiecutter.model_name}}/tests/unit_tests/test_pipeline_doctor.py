@@ -16,6 +16,7 @@ from pipeline.bootstrap import GitHubRepository
 from pipeline.doctor import Doctor, Finding, Link, Outcome, find, needed_permissions
 from pipeline.report import Report
 from pipeline.settings import ROOT, Settings
+from pipeline.stack import Service
 from pipeline.trust import what_is_wrong_with_trust
 
 SETTINGS = Settings("iris", "eu-central-1", "x86_64", "owner/iris")
@@ -194,8 +195,9 @@ def test_a_role_with_every_permission_is_well_and_conditions_were_met_in_the_sim
     assert {question["PolicySourceArn"] for question in iam.asked} == {
         f"arn:aws:iam::{ACCOUNT}:role/iris-deploy-staging"
     }
-    passing, *_ = [question for question in iam.asked if "iam:PassRole" in question["ActionNames"]]
+    passing, another, *_ = [question for question in iam.asked if "iam:PassRole" in question["ActionNames"]]
     assert passing["ResourceArns"] == [f"arn:aws:iam::{ACCOUNT}:role/iris-staging"]
+    assert another["ResourceArns"] == [f"arn:aws:iam::{ACCOUNT}:role/iris-rollback-staging"]
     assert passing["ContextEntries"] == [
         {
             "ContextKeyName": "iam:PassedToService",
@@ -209,7 +211,7 @@ def test_a_missing_permission_is_named_with_its_resource() -> None:
     finding = doctor_with(iam=Simulator("lambda:UpdateAlias")).check_permissions()
     assert finding.outcome == Outcome.failed
     missing = f"lambda:UpdateAlias on arn:aws:lambda:eu-central-1:{ACCOUNT}:function:iris-staging"
-    assert finding.detail == f"iris-deploy-staging lacks {missing}"
+    assert finding.detail.startswith(f"iris-deploy-staging lacks {missing};")
     assert "make bootstrap" in finding.fix
 
 
@@ -363,13 +365,70 @@ def test_an_environment_that_nobody_can_ask_about_is_not_called_right(monkeypatc
 # Alarms
 
 
+ROLLBACK = f"arn:aws:lambda:eu-central-1:{ACCOUNT}:function:iris-staging-rollback"
+TOPIC = f"arn:aws:sns:eu-central-1:{ACCOUNT}:iris-staging-alarms"
+
+
+def with_alarms(*names: str, state: str = "OK", actions: tuple[str, ...] = (TOPIC,)) -> Doctor:
+    """A doctor whose service has these alarms, in this state and with these actions."""
+    alarms = [
+        {"AlarmName": name, "StateValue": state, "ActionsEnabled": True, "AlarmActions": list(actions)}
+        for name in names
+    ]
+    page = {"MetricAlarms": alarms, "CompositeAlarms": []}
+    metrics = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=lambda **_: [page]))
+    patient = doctor_with(metrics=metrics)
+    patient._service = Service("staging", "iris-staging", "live", "api", "staging", "https://x")
+    return patient
+
+
+ALARMS = [f"iris-staging-{name}" for name in doctor.ALARMS]
+
+
 @pytest.mark.parametrize(("state", "outcome"), [("OK", Outcome.passed), ("ALARM", Outcome.unsure)])
 def test_alarms_are_listed_with_their_states(state: str, outcome: Outcome) -> None:
-    page = {"MetricAlarms": [{"AlarmName": "iris-staging-errors", "StateValue": state}], "CompositeAlarms": []}
-    metrics = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=lambda **_: [page]))
-    finding = doctor_with(metrics=metrics).check_alarms()
+    finding = with_alarms(*ALARMS, state=state).check_alarms()
     assert finding.outcome == outcome
-    assert finding.detail == f"iris-staging-errors {state}"
+    assert finding.detail == ", ".join(f"{name} {state}" for name in ALARMS)
+
+
+def test_an_alarm_that_is_not_there_is_a_release_that_is_not_taken_back() -> None:
+    finding = with_alarms(*ALARMS[:2]).check_alarms()
+    assert finding.outcome == Outcome.failed
+    assert "there is no alarm iris-staging-throttles" in finding.detail
+    assert "make infra ENV=staging" in finding.fix
+
+
+def test_alarms_that_tell_nobody_are_named() -> None:
+    finding = with_alarms(*ALARMS, actions=()).check_alarms()
+    assert finding.outcome == Outcome.failed
+    assert f"`aws cloudwatch enable-alarm-actions --alarm-names {' '.join(ALARMS)}`" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "policy", "outcome", "said"),
+    [
+        (["ada@example.org", ROLLBACK], TOPIC, Outcome.passed, "as do 1 others"),
+        ([ROLLBACK], TOPIC, Outcome.told, "no person does"),
+        (["ada@example.org"], TOPIC, Outcome.failed, "doesn't listen"),
+        ([ROLLBACK], "another topic", Outcome.failed, "may not call"),
+    ],
+)
+def test_the_rollback_function_listens_to_the_topic_that_may_call_it(
+    endpoints: list[str], policy: str, outcome: Outcome, said: str
+) -> None:
+    patient = with_alarms(*ALARMS)
+    page = {"Subscriptions": [{"Endpoint": endpoint} for endpoint in endpoints]}
+    services = {
+        "functions": SimpleNamespace(
+            get_function_configuration=lambda **_: {"State": "Active"}, get_policy=lambda **_: {"Policy": policy}
+        ),
+        "topics": SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=lambda **_: [page])),
+    }
+    patient.aws = SimpleNamespace(**services)  # type: ignore[assignment]
+    finding = patient.check_rollback_function()
+    assert finding.outcome == outcome
+    assert said in finding.detail
 
 
 # The report

@@ -104,7 +104,8 @@ def deploy(stacks: CloudFormation) -> None:
         get_function=lambda **_: {"Code": {"ResolvedImageUri": RELEASED}},
     )
     apis = SimpleNamespace(get_stage=lambda **_: {"deploymentId": "d9"})
-    aws: Any = SimpleNamespace(stacks=stacks, functions=functions, apis=apis)
+    objects = SimpleNamespace(put_object=lambda **_: None)
+    aws: Any = SimpleNamespace(stacks=stacks, functions=functions, apis=apis, objects=objects, account="1")
     deploy_service(aws, SETTINGS, "staging", IMAGE, Report("Infrastructure"))
 
 

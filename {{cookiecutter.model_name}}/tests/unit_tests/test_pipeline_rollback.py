@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pipeline import rollback, waiting
 from pipeline.__main__ import app
 from pipeline.report import Report
-from pipeline.rollback import mend
+from pipeline.restore import mend
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_half_state_is_mended_before_a_release_and_that_is_said(
 def test_what_a_killed_release_left_is_recorded_as_cut_off(world: World, back: Callable[..., str]) -> None:
     leave_a_share(world)
     back()
-    assert world.deployments["d5"].endswith("after 3 version 5 ended cut off")
+    assert world.deployments["d5"].endswith("after 3 version 5 ended cut off by grace")
 
 
 def test_a_half_state_is_left_by_naming_a_version_too(world: World, back: Callable[..., str]) -> None:
