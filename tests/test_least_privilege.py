@@ -93,7 +93,8 @@ class World:
             for release in self.releases:
                 if refused := self.release(environment, release):
                     return refused
-                template.write_text(before.replace("What ${ModelName} may do in", "All that ${ModelName} may do in"))
+                changed = before.replace("What ${ModelName} may do in", "All that ${ModelName} may do in")
+                template.write_text(changed.replace('Default: "off"', "Default: rate(1 day)"))
         finally:
             template.write_text(before)
         return None
@@ -324,3 +325,13 @@ def test_without_any_one_statement_the_workflow_is_refused(
     assert refused, f"nothing that the workflow does needs {sid} in {environment}"
     actions = [taken["Action"]] if isinstance(taken["Action"], str) else taken["Action"]
     assert set(DENIED.findall(refused)) <= set(actions), refused
+
+
+def test_the_policies_of_a_model_with_the_longest_name_are_no_longer_than_iam_takes(released: dict[str, World]) -> None:
+    iam = released["production"].account.client("iam")
+    for role in iam.list_roles()["Roles"]:
+        names = iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]
+        policies = [iam.get_role_policy(RoleName=role["RoleName"], PolicyName=it)["PolicyDocument"] for it in names]
+        # IAM counts a role's inline policies together and without white space ("IAM and AWS STS quotas").
+        length = sum(len(json.dumps(it, separators=(",", ":")).replace(demo.MODEL, "m" * 32)) for it in policies)
+        assert length <= 10_240, role["RoleName"]

@@ -233,6 +233,12 @@ def _api_stage(change: Change) -> Iterator[Call]:
     yield from _api_tags(change, f"/{stages}/{change.properties['StageName']}")
 
 
+def _api_answer(change: Change) -> Iterator[Call]:
+    """AWS::ApiGateway::GatewayResponse: what the API itself answers."""
+    path = f"restapis/{change.properties['RestApiId']}/gatewayresponses/{change.properties['ResponseType']}"
+    yield from _api_calls("GET DELETE" if change.new is None else "GET PUT", path)
+
+
 def _api_tags(change: Change, path: str) -> Iterator[Call]:
     if change.differs("Tags"):
         tagged = quote(f"arn:aws:apigateway:{get_region()}::{path}", safe="")
@@ -366,6 +372,7 @@ def _schedule(change: Change) -> Iterator[Call]:
 
 _TYPES = {
     "AWS::ApiGateway::Deployment": _api_deployment,
+    "AWS::ApiGateway::GatewayResponse": _api_answer,
     "AWS::ApiGateway::Method": _api_method,
     "AWS::ApiGateway::Resource": _api_resource,
     "AWS::ApiGateway::RestApi": _api,

@@ -76,6 +76,10 @@ def resources(name: str, boundary: str) -> dict[str, Any]:
                 "Integration": {"Type": "MOCK"},
             },
         ),
+        "Answer": (
+            "ApiGateway::GatewayResponse",
+            {"RestApiId": {"Ref": "Api"}, "ResponseType": "REQUEST_TOO_LARGE", "StatusCode": "413"},
+        ),
         "Deployment": ("ApiGateway::Deployment", {"RestApiId": {"Ref": "Api"}}),
         "Stage": (
             "ApiGateway::Stage",
