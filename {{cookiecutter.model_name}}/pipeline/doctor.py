@@ -32,7 +32,7 @@ UNREACHABLE = (botocore_errors.ConnectionError, botocore_errors.HTTPClientError)
 # The description of the deployment that infra/service.yaml makes before there is anything to deploy.
 NOTHING_RELEASED = "nothing released yet"
 # Of infra/service.yaml, behind the name of the stack.
-ALARMS = ("errors", "slowness", "throttles")
+ALARMS = ("errors", "failed", "rejected", "slowness", "throttles")
 SIGN_IN = "sign in (`aws sso login`), or set AWS_PROFILE to a profile that works"
 
 
@@ -561,7 +561,7 @@ class Doctor:
         return passed(answering)
 
     def check_alarms(self) -> Finding:
-        """The alarms that take a release back are there, and none of this service is firing."""
+        """The alarms that tell people and take releases back are there, and none of this service is firing."""
         prefix = self.service.function
         pages = self.aws.metrics.get_paginator("describe_alarms").paginate(
             AlarmNamePrefix=prefix, AlarmTypes=["MetricAlarm", "CompositeAlarm"]
@@ -572,7 +572,7 @@ class Doctor:
         infra = self._infra_again()
         expected = {f"{prefix}-{name}" for name in ALARMS}
         if missing := sorted(expected - {alarm["AlarmName"] for alarm in alarms}):
-            reason = f"there is no alarm {', '.join(missing)}: a release that goes bad isn't taken back"
+            reason = f"there is no alarm {', '.join(missing)}: what it would see stays unseen"
             return failed(reason, infra)
         if deaf := sorted(
             alarm["AlarmName"]
@@ -685,6 +685,7 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
     boundary = f"arn:aws:iam::{account}:policy/{settings.name}-boundary"
     rollback_role = f"arn:aws:iam::{account}:role/{settings.name}-rollback-{environment}"
     batch_role = f"arn:aws:iam::{account}:role/{settings.name}-batch-{environment}"
+    schedule_role = f"arn:aws:iam::{account}:role/{settings.name}-schedule-{environment}"
     topic = f"arn:aws:sns:{place}:{stack}-alarms"
     bucket = f"arn:aws:s3:::{settings.artifact_bucket(account)}"
     if environment == Environment.staging:
@@ -789,4 +790,10 @@ def needed_permissions(settings: Settings, account: str, environment: str) -> li
             f"arn:aws:states:{place}:stateMachine:{stack}-batch",
         ),
         need("iam", "PassRole", batch_role, PassedToService="states.amazonaws.com"),
+        need(
+            "scheduler",
+            "CreateSchedule DeleteSchedule GetSchedule UpdateSchedule",
+            f"arn:aws:scheduler:{place}:schedule/default/{stack}",
+        ),
+        need("iam", "PassRole", schedule_role, PassedToService="scheduler.amazonaws.com"),
     ]
