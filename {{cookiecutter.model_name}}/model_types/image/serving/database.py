@@ -6,15 +6,14 @@ from typing import Any, NoReturn
 from serving.files import Format
 from serving.problem import Unreadable
 
+WHY = "pictures aren't read from a database; put them into the input bucket and let the schedule name their prefix"
 
-def read_address(secret: str) -> NoReturn:
+
+def read_address(_secret: str) -> NoReturn:
     """Raise Unreadable."""
-    raise Unreadable(
-        f"pictures aren't read from a database, so {secret} isn't asked; put them into the input bucket and let the "
-        "schedule name their prefix"
-    )
+    raise Unreadable(WHY)
 
 
 def opened(*_: Any, **__: Any) -> AbstractContextManager[Format]:
-    """Do nothing: there is no address to open."""
-    raise NotImplementedError
+    """Raise Unreadable."""
+    raise Unreadable(WHY)
