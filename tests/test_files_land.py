@@ -38,6 +38,7 @@ class World:
 
     account: Aws
     repository: Path
+    image: str = ""
 
     def told(self, *words: str, as_deploy: bool = True, code: int = 0) -> str:
         """Run a command of the pipeline, as the deploy role or as an administrator, and return what it printed."""
@@ -112,8 +113,9 @@ def deployed(trained: Path, folder: Path) -> Iterator[World]:
         run([*build, "--tag", f"{address}:files", "."], timeout=600, cwd=repository)
         run(["docker", "push", "--quiet", f"{address}:files"], timeout=300)
         digest = ecr.describe_images(repositoryName=demo.MODEL)["imageDetails"][0]["imageDigest"]
+        world = World(account, repository, f"{address}@{digest}")
         for command in ("infra", "release"):
-            world.told(command, "--env", ENVIRONMENT, "--image", f"{address}@{digest}")
+            world.told(command, "--env", ENVIRONMENT, "--image", world.image)
         yield world
 
 
@@ -208,6 +210,27 @@ def test_only_alarms_of_requests_reach_the_rollback_function(world: World) -> No
     until(lambda: any(f"{FUNCTION}-errors" in line for line in rollbacks(world)), 60)
     heard = "\n".join(rollbacks(world))
     assert [name for name in ("failed", "rejected", "throttles") if f"{FUNCTION}-{name}" in heard] == []
+
+
+def test_a_schedule_in_the_stack_scores_what_is_below_its_prefix(world: World) -> None:
+    world.drop("incoming/nightly/a.csv", flowers())
+    world.wait_for("predictions/nightly/a.csv.manifest.json")
+    for key in ("predictions/nightly/a.csv", "predictions/nightly/a.csv.manifest.json"):
+        world.s3.delete_object(Bucket=world.bucket("output"), Key=key)
+    template = world.repository / "infra" / "service.yaml"
+    text = template.read_text()
+    scheduled = text.replace('Default: "off"', "Default: rate(1 minute)").replace(
+        "Default: incoming/\n", "Default: incoming/nightly/\n"
+    )
+    template.write_text(scheduled)
+    try:
+        world.told("infra", "--env", ENVIRONMENT, "--image", world.image)
+        until(lambda: world.written("predictions/nightly/a.csv.manifest.json"), 150)
+    finally:
+        template.write_text(text)
+    world.told("infra", "--env", ENVIRONMENT, "--image", world.image)
+    assert labels(world.wait_for("predictions/nightly/a.csv")) == SPECIES
+    assert world.account.client("scheduler").list_schedules()["Schedules"] == []
 
 
 def rollbacks(world: World) -> list[str]:
