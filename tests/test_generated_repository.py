@@ -79,6 +79,7 @@ FILES = [
     "pipeline/aws.py",
     "pipeline/batch.py",
     "pipeline/bootstrap.py",
+    "pipeline/built.py",
     "pipeline/canary.py",
     "pipeline/changeset.py",
     "pipeline/container.py",

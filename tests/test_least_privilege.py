@@ -123,6 +123,7 @@ class World:
         known = {
             "steps.ecr.outputs.registry": self.registry,
             "steps.push.outputs.digest": release.digest,
+            "steps.built.outputs.digest || steps.push.outputs.digest": release.digest,
             "needs.image.outputs.digest": release.digest,
             "steps.build.outputs.imageid": release.digest,
             "steps.push.outputs.imageid": release.digest,

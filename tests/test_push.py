@@ -267,6 +267,15 @@ def test_in_a_private_repository_nothing_is_attested_and_the_push_is_released(wo
     assert world.attestations(push_of_code.jobs["image"].outputs["digest"]) == []
 
 
+def test_a_run_that_is_repeated_releases_the_image_that_the_first_one_pushed(world: World) -> None:
+    images = world.images()
+    run = world.run(github.push())
+    assert run.ok, run.failure()
+    assert world.images() == images
+    assert run.jobs["image"].outputs["digest"] == images[world.head()]
+    assert {step.name: step.result for step in run.jobs["image"].steps}["Push the image"] == "skipped"
+
+
 def test_a_pull_request_is_tested_and_touches_nothing_in_aws(pull_request: PullRequest) -> None:
     assert pull_request.run.results == results(test="success", image="success", staging="skipped")
     steps = {step.name: step.result for step in pull_request.run.jobs["image"].steps}

@@ -5,6 +5,7 @@ import typer
 from pipeline import (
     batch,
     bootstrap,
+    built,
     doctor,
     figures,
     history,
@@ -27,6 +28,7 @@ app.command("figures")(figures.command)
 app.command("bootstrap")(bootstrap.command)
 app.command("doctor")(doctor.command)
 app.command("infra")(infra.command)
+app.command("built")(built.command)
 app.command("register")(register.command)
 app.command("promote")(promote.command)
 app.command("notes")(notes.command)

@@ -10,9 +10,10 @@ import typer
 from botocore.exceptions import ClientError
 
 from pipeline.aws import Aws
+from pipeline.built import find_image
 from pipeline.errors import PipelineError, code_of
 from pipeline.findings import check_findings
-from pipeline.image import MANIFESTS, Image, repository_of
+from pipeline.image import MANIFESTS, Image
 from pipeline.prune import KEPT
 from pipeline.records import LIVE, commit_to_release, read_records
 from pipeline.report import Report
@@ -37,7 +38,7 @@ def command(tag: Annotated[str, typer.Option(help="The tag in git that is to be 
             check_on_main(tag, commit)
             progress.detail = f"commit {commit[:12]} of main"
         with report.step("Find the image that was built for its commit") as progress:
-            image = find_image(aws, settings, commit)
+            image = image_of(aws, settings, commit)
             progress.detail = image.digest
         with report.step("Check that its release to staging succeeded") as progress:
             progress.detail = check_staging(aws, settings, commit, image)
@@ -92,24 +93,17 @@ def check_on_main(tag: str, commit: str) -> None:
         )
 
 
-def find_image(aws: Aws, settings: Settings, commit: str) -> Image:
-    """Return the image that the push of a commit to main has built.
-
-    Raises PipelineError when there is none.
-    """
-    repository = repository_of(aws, settings)
-    try:
-        found = aws.images.describe_images(repositoryName=settings.name, imageIds=[{"imageTag": commit}])
-    except ClientError as error:
-        if code_of(error) != "ImageNotFoundException":
-            raise
+def image_of(aws: Aws, settings: Settings, commit: str) -> Image:
+    """Return the image that the push of a commit to main has built; raise PipelineError when there is none."""
+    image = find_image(aws, settings, commit)
+    if image is None:
         raise PipelineError(
             f"ECR has no image of commit {commit[:12]} in `{settings.name}`: the push of that commit to main hasn't "
             "built one yet. Look at its run: when it is under way, wait until it has ended, then run this again; when "
             "it failed, mend that and tag the commit that mends it. Of commits that were pushed together only the "
             "last is built: tag that one."
-        ) from error
-    return Image(repository, str(found["imageDetails"][0]["imageDigest"]))
+        )
+    return image
 
 
 def check_staging(aws: Aws, settings: Settings, commit: str, image: Image) -> str:

@@ -10,7 +10,7 @@ import pytest
 from small_aws import NEW, OLD, World, clients_of, record, refusal
 from typer.testing import CliRunner
 
-from pipeline import findings, promote, settings
+from pipeline import built, findings, promote, settings
 from pipeline.__main__ import app
 from pipeline.settings import Settings, load_settings
 from pipeline.stack import Service
@@ -103,6 +103,7 @@ def told(registry: Registry, staging: World, monkeypatch: pytest.MonkeyPatch, tm
     clients.images = registry
     service = Service("staging", "iris-staging", "live", "api", "staging", "https://staging")
     monkeypatch.setattr(promote, "Aws", lambda region: clients)
+    monkeypatch.setattr(built, "Aws", lambda region: clients)
     monkeypatch.setattr(promote, "find_service", lambda *_: service)
     monkeypatch.setattr(findings, "PAUSE", 0.01)
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
@@ -128,6 +129,20 @@ def test_a_second_time_changes_nothing(registry: Registry, told: Callable[..., s
     before = dict(registry.tags)
     assert "it has it already" in told()
     assert registry.tags == before
+
+
+def test_a_repeated_run_is_told_which_image_its_commit_has(told: Callable[..., str], tmp_path: Path) -> None:
+    assert "already" in CliRunner().invoke(app, ["built"]).output
+    assert (tmp_path / "output").read_text() == f"digest=sha256:{NEW}\n"
+
+
+def test_a_commit_without_an_image_is_told_so_and_has_no_digest(
+    registry: Registry, told: Callable[..., str], tmp_path: Path
+) -> None:
+    registry.tags.clear()
+    result = CliRunner().invoke(app, ["built"])
+    assert (result.exit_code, "yet" in result.output) == (0, True)
+    assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.parametrize("tag", ["v1.2.3", "v0.0.0", "v10.20.30-rc.1", "v1.2.3-0a.b-c"])
