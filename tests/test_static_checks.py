@@ -41,7 +41,7 @@ STEP_OUTPUT = re.compile(r"\bsteps\.([\w-]+)\.outputs\.([\w-]+)")
 # What tells the account's number: it is in roles and addresses of images, and masked as soon as a job has a role.
 ACCOUNT = re.compile(r"\bsecrets\.|\bvars\.AWS_ACCOUNT_ID\b|\bgithub\.token\b")
 # Hashes of what was built: nothing else is in them, whatever the step was given.
-HASHES = {("docker/build-push-action", "digest"), ("docker/build-push-action", "imageid")}
+HASHES = {("docker/build-push-action", "digest"), ("docker/build-push-action", "imageid"), ("make built", "digest")}
 IDS = [f"{answers['python_version']}-{answers['architecture']}" for answers in COMBINATIONS]
 EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 # A rollback is none: it must not wait until a release that is under way has ended.
@@ -177,7 +177,7 @@ def masked_outputs(job: dict[str, Any]) -> list[str]:
         has_role = has_role or action.startswith("aws-actions/")
         # whoever has the role's credentials can tell the account
         if has_role or ACCOUNT.search(str(step)) or any(id_ in suspects for id_, _ in STEP_OUTPUT.findall(str(step))):
-            suspects[step.get("id", "")] = action
+            suspects[step.get("id", "")] = action or step["run"]
     return [
         output
         for output, value in job.get("outputs", {}).items()
