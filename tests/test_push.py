@@ -69,7 +69,9 @@ class World:
         """Return a copy of the repository with `file` edited and committed."""
         copy = self.scratch / f"copy-{len(list(self.scratch.iterdir()))}" / demo.MODEL
         shutil.copytree(self.repository, copy, ignore=shutil.ignore_patterns(".venv"))
-        (copy / file).write_text(edit((copy / file).read_text()))
+        before = (copy / file).read_text()
+        (copy / file).write_text(edit(before))
+        assert (copy / file).read_text() != before, f"nothing was edited in {file}"
         demo.git(copy, "commit", "--quiet", "--all", "--message", f"Change {file}")
         return copy
 
@@ -128,7 +130,7 @@ def world(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
 @pytest.fixture(scope="module")
 def push_of_code(world: World) -> Run:
     """The push of a change of code alone, to the repository made private meanwhile."""
-    changed = world.changed("serving/problem.py", lambda text: text.replace("A refused request", "One refused request"))
+    changed = world.changed("serving/problem.py", lambda text: text.replace("Why a request", "Why this request"))
     run = world.run(github.push(), changed, on_github=PRIVATE)
     assert run.ok, run.failure()
     return run
