@@ -1,8 +1,5 @@
 """`built`: which image ECR has of this commit, if any: a run that is repeated pushes no other."""
 
-import os
-from pathlib import Path
-
 from botocore.exceptions import ClientError
 
 from pipeline.aws import Aws
@@ -27,9 +24,7 @@ def command() -> None:
             "one which is released; the one that this run has built isn't pushed."
         )
         report.fact("image", image.uri)
-        if output := os.environ.get("GITHUB_OUTPUT"):
-            with Path(output).open("a") as file:
-                file.write(f"digest={image.digest}\n")
+        report.output("digest", image.digest)
 
 
 def find_image(aws: Aws, settings: Settings, commit: str) -> Image | None:

@@ -11,7 +11,6 @@ differs by some hundredths of a second.
 
 import json
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -19,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import github as on_github
 from pipeline.container import Container, size_of
 from pipeline.errors import PipelineError
 from pipeline.report import Report
@@ -102,11 +102,9 @@ def figures_of_main() -> dict[str, Any]:
 def gh(*words: str) -> str:
     """Run a command of GitHub's `gh` and return what it prints; raise PipelineError with what it says if it fails."""
     try:
-        done = subprocess.run(["gh", *words], capture_output=True, text=True, check=False, timeout=GH_SECONDS)
+        done = on_github.gh(*words, seconds=GH_SECONDS)
     except FileNotFoundError:
         raise PipelineError("`gh`, which fetches them, isn't installed.") from None
-    except subprocess.TimeoutExpired:
-        raise PipelineError(f"`gh {words[0]} {words[1]}` took more than {GH_SECONDS} s.") from None
     if done.returncode:
         raise PipelineError(f"`gh {words[0]} {words[1]}` failed: {done.stderr.strip()}")
     return done.stdout

@@ -39,7 +39,7 @@ def why_no_gh() -> str | None:
     """Return why GitHub can't be asked from here; None when it can."""
     if not shutil.which("gh"):
         return "`gh` isn't installed"
-    if _gh("auth", "status", "--hostname", "github.com").returncode:
+    if gh("auth", "status", "--hostname", "github.com").returncode:
         return "`gh` isn't logged in (`gh auth login`)"
     return None
 
@@ -69,7 +69,7 @@ def all_changes(repository: str, account: str) -> list[Change]:
 
 def make(change: Change) -> None:
     """Make a change. Raises PipelineError with GitHub's reason when it refuses."""
-    done = _gh(*change.command[1:])
+    done = gh(*change.command[1:])
     if done.returncode:
         raise PipelineError(
             f"GitHub refused to {change.what[0].lower()}{change.what[1:]}: {_reason(done)}. Only an administrator of "
@@ -101,7 +101,7 @@ def policies(repository: str, environment: Environment) -> set[tuple[str, str]]:
 
 def variables(repository: str) -> dict[str, str]:
     """Return the repository's variables. Raises PipelineError when GitHub doesn't tell them."""
-    done = _gh("variable", "list", "--repo", repository, "--json", "name,value")
+    done = gh("variable", "list", "--repo", repository, "--json", "name,value")
     if done.returncode:
         raise PipelineError(f"GitHub doesn't tell the variables of {repository}: {_reason(done)}.")
     return {variable["name"]: variable["value"] for variable in json.loads(done.stdout)}
@@ -112,7 +112,7 @@ def read(path: str) -> dict[str, Any] | None:
 
     Raises PipelineError when GitHub doesn't tell.
     """
-    done = _gh("api", path)
+    done = gh("api", path)
     if done.returncode == 0:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
@@ -155,11 +155,12 @@ def set_variable(repository: str, account: str, before: str | None) -> Change:
     return Change(f"Set the variable {VARIABLE} of {repository} to {account}{instead}", command)
 
 
-def _gh(*words: str) -> subprocess.CompletedProcess[str]:
+def gh(*words: str, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+    """Run a command of GitHub's `gh`; raise PipelineError when it takes longer than `seconds`."""
     try:
-        return subprocess.run(["gh", *words], capture_output=True, text=True, check=False, timeout=TIMEOUT)
+        return subprocess.run(["gh", *words], capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        raise PipelineError(f"`gh {words[0]}` did not answer within {TIMEOUT} s: try it by hand.") from error
+        raise PipelineError(f"`gh {words[0]}` did not answer within {seconds:.0f} s: try it by hand.") from error
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:

@@ -1,9 +1,7 @@
 """`promote`: a tag releases the image that was tested for its commit; nothing is built again."""
 
-import os
 import re
 import subprocess
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,9 +45,7 @@ def command(tag: Annotated[str, typer.Option(help="The tag in git that is to be 
         with report.step(f"Give it the tag {tag} in ECR") as progress:
             progress.detail = give_tag(aws, settings, image, tag)
         report.fact("image", image.uri)
-        if output := os.environ.get("GITHUB_OUTPUT"):
-            with Path(output).open("a") as file:
-                file.write(f"image={image.uri}\n")
+        report.output("image", image.uri)
 
 
 def check_version(tag: str) -> None:

@@ -83,6 +83,12 @@ class Report:
         self.facts[name] = value
         console.print(f"  {escape(name)}: [bold]{escape(value)}[/bold]")
 
+    def output(self, name: str, value: str) -> None:
+        """In a workflow, hand `value` on to the later steps of the job, as an output of this one."""
+        if target := os.environ.get("GITHUB_OUTPUT"):
+            with Path(target).open("a") as outputs:
+                outputs.write(f"{name}={value}\n")
+
     def _fail(self, message: str) -> None:
         console.print(f"[red bold]{escape(self.title)} failed[/red bold]\n{escape(message)}")
         if "GITHUB_STEP_SUMMARY" in os.environ:

@@ -55,9 +55,8 @@ def number_type(field: msgspec.structs.FieldInfo) -> Any:
 
 def range_of(info: Any) -> Range:
     """Return the range of a number, infinite where the schema says nothing."""
-    lower, upper = ((-np.inf if limit is None else limit) for limit in (info.ge, info.gt)), (info.le, info.lt)
-    least, above = lower
-    most, below = ((np.inf if limit is None else limit) for limit in upper)
+    least, above = (-np.inf if limit is None else limit for limit in (info.ge, info.gt))
+    most, below = (np.inf if limit is None else limit for limit in (info.le, info.lt))
     return Range(least, above, most, below, info.multiple_of)
 
 
