@@ -3,6 +3,13 @@
 PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" --python-version
 
+# $(call LOCK_TYPE,<type of model>,<folder that keeps its requirements>)
+define LOCK_TYPE
+generated=$$(mktemp -d) && .venv/bin/cookiecutter --no-input --output-dir $$generated . model_type=$(1) model_name=locked >/dev/null \
+		&& $(MAKE) --directory $$generated/locked lock UV=$(CURDIR)/.venv/bin/uv \
+		&& cp $$generated/locked/requirements*.txt '{{cookiecutter.model_name}}/$(2)/' && rm -r $$generated
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo stop test bench docs lint format lock clean
 
@@ -45,17 +52,14 @@ format: .venv/ready ## Put the code in its standard form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-lock: .venv/ready ## Compile all requirements anew: these, the template's, and the benchmarks'
+lock: .venv/ready ## Compile all requirements again: these, those of each type of model, and the benchmarks'
 	$(LOCK) 3.11 pyproject.toml --group dev --output-file requirements-dev.txt
 	echo uv | $(LOCK) 3.11 - --constraint requirements-dev.txt --output-file requirements-uv.txt
-	generated=$$(mktemp -d) && .venv/bin/cookiecutter --no-input --output-dir $$generated . >/dev/null \
-		&& $(MAKE) --directory $$generated/iris-classifier lock UV=$(CURDIR)/.venv/bin/uv \
-		&& cp $$generated/iris-classifier/requirements*.txt '{{cookiecutter.model_name}}/' && rm -r $$generated
-	generated=$$(mktemp -d) && .venv/bin/cookiecutter --no-input --output-dir $$generated . model_type=image >/dev/null \
-		&& $(MAKE) --directory $$generated/digit-reader lock UV=$(CURDIR)/.venv/bin/uv \
-		&& cp $$generated/digit-reader/requirements.txt '{{cookiecutter.model_name}}/model_types/image/' && rm -r $$generated
-	$(LOCK) 3.13 tests/elsewhere/requirements.in --constraint '{{cookiecutter.model_name}}/requirements-dev.txt' \
-		--output-file tests/elsewhere/requirements.txt
+	$(call LOCK_TYPE,classification,.)
+	$(call LOCK_TYPE,image,_types/image)
+	rm '{{cookiecutter.model_name}}/_types/image/requirements-uv.txt'
+	$(LOCK) 3.13 tests/recipes/requirements.in --constraint '{{cookiecutter.model_name}}/requirements-dev.txt' \
+		--output-file tests/recipes/requirements.txt
 	for peer in bare_onnx usual_way; do $(LOCK) 3.13 benchmarks/peers/$$peer/requirements.in \
 		--constraint '{{cookiecutter.model_name}}/requirements-dev.txt' \
 		--output-file benchmarks/peers/$$peer/requirements.txt || exit 1; done

@@ -1,1 +1,1 @@
-"""What the generated repository costs to run and to release, measured beside its peers: `make bench`."""
+"""What the generated repository costs to run and to release, measured next to its peers: `make bench`."""

@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from benchmarks import report
-from benchmarks.contenders import build_contenders, check_agreement, one_flower
+from benchmarks.contenders import build_contenders, check_agreement, events_from
 from benchmarks.delivery import Delivery, measure_delivery
 from benchmarks.files import FileResults, judge_files, measure_files
 from benchmarks.judging import judge
@@ -33,7 +33,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Cold starts of each handler that count.")] = 16,
     warm: Annotated[int, typer.Option(min=1, help="Warm calls of each handler in a row.")] = 100,
 ) -> None:
-    """Measure the generated handler beside its peers, and what a change costs on its way to the endpoint."""
+    """Measure the generated handler next to its peers, and what a change costs on its way to the endpoint."""
     try:
         results = run(rounds, warm)
     except (StageFailed, OSError) as error:
@@ -79,10 +79,11 @@ def measure_handlers(
     with stage("Install the runtime and the contenders"):
         runtime = set_up_runtime(directory)
         roots = build_contenders(runtime, repository, directory)
-    event = one_flower(repository.path / "events/api_predict.json")
+    repository.run("make", "events")
+    events = events_from(repository.path / "events/api_predict.json")
     with stage(f"Measure {len(roots)} handlers in {rounds} rounds"):
-        figures = measure(runtime, roots, event, rounds, warm)
-    check_agreement({name: figure.answer for name, figure in figures.items()})
+        figures = measure(runtime, roots, events, rounds, warm)
+    check_agreement(figures)
     return figures, measure_files(runtime, roots, repository, directory / "files")
 
 

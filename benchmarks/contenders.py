@@ -1,4 +1,4 @@
-"""The four handlers that are measured side by side, each in a directory like the image's /var/task.
+"""The four handlers that are compared, each in a directory like the image's /var/task.
 
 All of them have the packages that the template pins, serve the model that the generated repository trained, and are
 byte-compiled as its Dockerfile does.
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.repository import Repository
+from benchmarks.rounds import Events, Figures
 from benchmarks.runtime import Runtime, compile_all, install
-from sandbox.progress import StageFailed, run
+from sandbox.progress import StageFailed
 
 PEERS = Path(__file__).with_name("peers")
 GENERATED = "generated"
@@ -24,14 +25,9 @@ USUAL_WAY = "usual_way"
 CONTENDERS = (GENERATED, EMPTY, BARE_ONNX, USUAL_WAY)
 SERVING = (GENERATED, BARE_ONNX, USUAL_WAY)
 
+MANY_INSTANCES = 1000
 # scikit-learn computes in float64, ONNX in float32.
 TOLERANCE = 1e-5
-PICKLE = """
-import sys
-import joblib
-from model_code import data, train
-joblib.dump(train.fit(train.split(data.load())[0]), sys.argv[1])
-"""
 
 
 def build_contenders(runtime: Runtime, repository: Repository, directory: Path) -> dict[str, Path]:
@@ -42,7 +38,7 @@ def build_contenders(runtime: Runtime, repository: Repository, directory: Path) 
     for name in (EMPTY, BARE_ONNX, USUAL_WAY):
         build_peer(runtime, name, roots[name])
     shutil.copy(repository.path / "artifacts/model.onnx", roots[BARE_ONNX])
-    run([repository.python, "-c", PICKLE, roots[USUAL_WAY] / "model.joblib"], timeout=120, cwd=repository.path)
+    repository.pickle_model(roots[USUAL_WAY] / "model.joblib")
     return roots
 
 
@@ -57,7 +53,8 @@ def build_peer(runtime: Runtime, name: str, root: Path) -> None:
 def copy_image_content(repository: Repository, root: Path) -> None:
     """Copy into `root` what the generated Dockerfile copies into the image."""
     for line in (repository.path / "Dockerfile").read_text().splitlines():
-        if line.startswith("COPY "):
+        # What comes from another stage was copied into that one before.
+        if line.startswith("COPY ") and "--from=" not in line:
             *sources, target = line.split()[1:]
             for source in sources:
                 _copy(repository.path / source, root / target)
@@ -71,38 +68,49 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def one_flower(event: Path) -> bytes:
-    """Return the REST API event in the file `event` with only the first instance of its body."""
+def events_from(event: Path) -> Events:
+    """Return the REST API event in the file `event` with one instance of its body, and with MANY_INSTANCES."""
     request = json.loads(event.read_text())
     instances = json.loads(request["body"])["instances"]
-    return json.dumps(request | {"body": json.dumps({"instances": instances[:1]})}).encode()
+    many = [instances[number % len(instances)] for number in range(MANY_INSTANCES)]
+    one, large = (request | {"body": json.dumps({"instances": given})} for given in (instances[:1], many))
+    return Events(json.dumps(one).encode(), json.dumps(large).encode())
 
 
-def check_agreement(answers: Mapping[str, bytes]) -> None:
-    """Make sure that all of SERVING predicted the same for the same flower.
+def check_agreement(figures: Mapping[str, Figures]) -> None:
+    """Make sure that all of SERVING predicted the same for the same flowers, one and many.
 
     Raises StageFailed with the answers where they don't: then the comparison compares nothing.
     """
-    predictions = {name: _prediction(name, answers[name]) for name in SERVING}
-    expected = predictions[GENERATED]
-    for name, prediction in predictions.items():
-        same = prediction["label"] == expected["label"] and all(
-            abs(prediction["probabilities"].get(label, -1.0) - probability) <= TOLERANCE
-            for label, probability in expected["probabilities"].items()
-        )
-        if not same:
-            raise StageFailed(
-                f"The handlers `{GENERATED}` and `{name}` disagree on the same flower: {expected} and {prediction}. "
-                "They must serve the same model: look at model_code/train.py and benchmarks/peers/."
-            )
+    for wanted, answers in (
+        (1, {name: figures[name].answer for name in SERVING}),
+        (MANY_INSTANCES, {name: figures[name].large_answer for name in SERVING}),
+    ):
+        predictions = {name: _predictions(name, answer, wanted) for name, answer in answers.items()}
+        for name, found in predictions.items():
+            for expected, prediction in zip(predictions[GENERATED], found, strict=True):
+                if not _same(expected, prediction):
+                    raise StageFailed(
+                        f"The handlers `{GENERATED}` and `{name}` disagree on the same flower: {expected} and "
+                        f"{prediction}. They must serve the same model: look at model_code/ and benchmarks/peers/."
+                    )
 
 
-def _prediction(name: str, answer: bytes) -> dict[str, Any]:
+def _same(expected: Mapping[str, Any], prediction: Mapping[str, Any]) -> bool:
+    return prediction["label"] == expected["label"] and all(
+        abs(prediction["probabilities"].get(label, -1.0) - probability) <= TOLERANCE
+        for label, probability in expected["probabilities"].items()
+    )
+
+
+def _predictions(name: str, answer: bytes, wanted: int) -> list[dict[str, Any]]:
     response = json.loads(answer)
     try:
-        prediction: dict[str, Any] = json.loads(response["body"])["predictions"][0]
+        predictions: list[dict[str, Any]] = json.loads(response["body"])["predictions"]
     except (KeyError, TypeError, ValueError) as error:
         raise StageFailed(
-            f"The handler `{name}` answered the flower with {response}, not with a prediction."
+            f"The handler `{name}` answered a flower with {str(response)[:1000]}, not with a prediction."
         ) from error
-    return prediction
+    if len(predictions) != wanted:
+        raise StageFailed(f"The handler `{name}` answered {wanted:,} flowers with {len(predictions):,} predictions.")
+    return predictions

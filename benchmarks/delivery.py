@@ -19,7 +19,7 @@ from sandbox.engine import ensure_buildx, ensure_engine
 from sandbox.progress import run, stage
 
 ENVIRONMENT = "staging"
-CHANGED = "serving/api.py"
+CHANGED = "serving/http/routes.py"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the generated handler may cost beside its peers, and whether it does."""
+"""How much of what its peers take the generated handler may take, and whether it keeps to that."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ LIMITS = (
     Limit("cold_start", BARE_ONNX, 1.3),
     Limit("cold_start", USUAL_WAY, 0.17),
     Limit("warm_call", EMPTY, 1.2),
+    Limit("large_alone", BARE_ONNX, 0.6),
     Limit("memory", USUAL_WAY, 0.5),
 )
 

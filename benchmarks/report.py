@@ -1,4 +1,4 @@
-"""The tables: on the terminal, in docs/benchmarks.md, and between two markers in the README."""
+"""The tables: on the terminal, in docs/benchmarks.md, and between two markers in the README; the chart next to them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.contenders import BARE_ONNX, CONTENDERS, EMPTY, GENERATED, USUAL_WAY
+from benchmarks import chart
+from benchmarks.contenders import BARE_ONNX, CONTENDERS, EMPTY, GENERATED, MANY_INSTANCES, USUAL_WAY
 from benchmarks.delivery import Delivery
-from benchmarks.files import FASTER_AT_LEAST, MANY_ROWS, REGRESSION, ROUNDS, ROWS, FileResults, judge_files
+from benchmarks.files import FASTER_AT_LEAST, MANY_ROWS, MIXED, REGRESSION, ROUNDS, ROWS, FileResults, judge_files
 from benchmarks.judging import Verdict
-from benchmarks.rounds import Figure, Figures
+from benchmarks.rounds import LARGE_CALLS, LARGE_ROUNDS, Figure, Figures
 from benchmarks.runtime import PYTHON_VERSION
 from sandbox.progress import StageFailed
 
+# From the folder of the page.
+CHART = Path("images/benchmarks.svg")
 START = "<!-- bench:start -->"
 END = "<!-- bench:end -->"
 
@@ -26,7 +29,14 @@ TITLES = {
     BARE_ONNX: "bare ONNX handler",
     USUAL_WAY: "the usual way: pickle, pandas, scikit-learn",
 }
-FIGURE_NAMES: dict[Figure, str] = {"cold_start": "cold start", "warm_call": "warm call", "memory": "resident memory"}
+FIGURE_NAMES: dict[Figure, str] = {
+    "cold_start": "cold start",
+    "warm_call": "warm call",
+    "large_call": f"{MANY_INSTANCES:,} instances",
+    "large_alone": "of it in the handler",
+    "memory": "resident memory",
+}
+JUDGED_NAMES = FIGURE_NAMES | {"large_alone": f"{MANY_INSTANCES:,} instances, in the handler"}
 GENERATE_AT_MOST = 3.0
 RELEASE_AT_MOST = 10.0
 PUSHED_UNDER = 1_000_000
@@ -48,11 +58,11 @@ class Results:
 
 def contender_table(results: Results) -> str:
     """Return the Markdown table of what each contender took."""
-    lines = ["| handler | cold start | warm call | resident memory |", "|---|--:|--:|--:|"]
+    lines = [f"| handler | {' | '.join(FIGURE_NAMES.values())} |", "|---|" + "--:|" * len(FIGURE_NAMES)]
     for name in CONTENDERS:
-        figures = results.figures[name]
-        cold, warm, memory = (figures.typical(figure) for figure in FIGURE_NAMES)
-        lines.append(f"| {TITLES[name]} | {cold:.3f} s | {warm:.2f} ms | {memory:.0f} MB |")
+        cold, warm, large, alone, memory = (results.figures[name].typical(figure) for figure in FIGURE_NAMES)
+        calls = f"{warm:.2f} ms | {large:.1f} ms | {alone:.1f} ms"
+        lines.append(f"| {TITLES[name]} | {cold:.3f} s | {calls} | {memory:.0f} MB |")
     return "\n".join(lines)
 
 
@@ -60,7 +70,7 @@ def verdict_table(results: Results) -> str:
     """Return the Markdown table of the judged ratios."""
     lines = ["| generated handler, compared with | ratio | at most | |", "|---|--:|--:|---|"]
     for verdict in results.verdicts:
-        what = f"{FIGURE_NAMES[verdict.limit.figure]} / {TITLES[verdict.limit.peer]}"
+        what = f"{JUDGED_NAMES[verdict.limit.figure]} / {TITLES[verdict.limit.peer]}"
         word = "pass" if verdict.passed else "**miss**"
         lines.append(f"| {what} | {verdict.ratio:.2f} | {verdict.limit.at_most:.2f} | {word} |")
     return "\n".join(lines)
@@ -114,12 +124,16 @@ def document(results: Results) -> str:
 
 <!-- `make bench` writes this page: change benchmarks/report.py instead. -->
 
-What the generated handler costs beside its peers, measured side by side in one run of `make bench` on
+What the generated handler takes, compared with others, measured in one run of `make bench` on
 {datetime.now(UTC):%Y-%m-%d}, on {describe_machine()}.
+
+![Cold start, warm call, a large request, memory and rows per second of the generated handler, next to \
+others](images/{CHART.name})
 
 {contender_table(results)}
 
-Ratios are judged, `make bench` fails when one misses; absolute figures are only reported, for they are this machine's.
+Ratios are judged, and `make bench` fails when one misses its limit; absolute numbers are only reported, because they
+depend on the machine.
 
 {verdict_table(results)}
 
@@ -129,18 +143,24 @@ Ratios are judged, `make bench` fails when one misses; absolute figures are only
 
 {file_verdict_table(results)}
 
-A CSV of {ROWS:,} rows with four columns comes from the sandbox's S3, and goes back there with the predictions. Each
-contender does it in a process of its own, from its start to its end, imports included; both take turns in
-{ROUNDS} rounds, and the medians count. *The usual way* reads the CSV into a pandas table, asks the unpickled model,
-and writes the table. *The generated handler* gets S3's event, checks each row, and writes a manifest as well. The
-run fails unless both predict the same.
+A CSV of {ROWS:,} rows comes from the sandbox's S3, and goes back there with the predictions. Each contender does it in
+a process of its own, from its start to its end, imports included; both take turns in {ROUNDS} rounds, and the medians
+count. *The usual way* reads the CSV into a pandas table, calls the unpickled model, and writes the table. *The
+generated handler* gets S3's event, checks each row, and writes a manifest as well. The run fails unless both predict
+the same.
+
+Two of the models take four columns of numbers. The *{MIXED}* has ten columns, six of numbers and four of text, and a
+tenth of its cells is missing: a pipeline of a ColumnTransformer, one-hot encoding and a logistic regression, brought
+into a generated repository by replacing `model_code/` and nothing else. There the most time goes to ONNX Runtime, which
+compares every text with the known ones and takes the columns as strings of Python, then to reading numbers from text
+and writing them.
 
 ## From a change to the endpoint
 
 {delivery_table(results)}
 {missing}
 *Generate* runs cookiecutter with the default answers. *Release* is `python -m pipeline release` in the generated
-repository: update the function, publish a version, ask it the examples, move the alias, republish the stage, check the
+repository: update the function, publish a version, send it the examples, move the alias, republish the stage, check the
 endpoint. *Pushed* counts the blobs of the second image (layers and configuration) that the registry didn't have, after
 one line below `serving/` was changed and the model trained again, as the workflow does for each commit. The images are
 built on {base_image}.
@@ -148,44 +168,49 @@ built on {base_image}.
 ## The contenders
 
 All run on the same Python {PYTHON_VERSION} with the same hash-pinned versions, serve the same model, and get the same
-REST API event with one flower. All packages and code are byte-compiled, as in the generated image. The run fails
-unless the three that predict agree.
+REST API events. All packages and code are byte-compiled, as in the generated image. The run fails unless the three
+that predict agree.
 
 - **Generated handler**: what cookiecutter makes with the default answers, laid out as its Dockerfile does: checks the
-  request, predicts with onnxruntime, logs each prediction.
+  request, predicts with onnxruntime, checks the answer, writes a log line. The page to try the model, the OpenAPI
+  document and the Open Inference Protocol are part of it, and are imported when somebody asks for them.
 - **Empty handler**: returns `{{}}`. What is left is the cost of the runtime itself.
 - **Bare ONNX handler**: `json.loads`, one onnxruntime session, `json.dumps`. No checks, no routes, no logs.
-- **The usual way**: unpickles the scikit-learn pipeline and asks it with a pandas table.
+- **The usual way**: unpickles the scikit-learn pipeline and calls it with a pandas table.
 
 ## How it is measured
 
 Each handler runs behind Lambda's own runtime interface client (`awslambdaric`) and runtime interface emulator, started
 as the base image's entry point starts them, but as processes of the machine and without a container, whose start
-and network would be a large, noisy and equal part of every figure.
+and network would be a large, noisy and equal part of every measurement.
 
 - **Cold start**: from the start of the emulator to the first answer, median of {results.rounds}, with no other handler
   running.
-- **Warm call**: over one connection, median of {results.rounds * results.warm:,}, {results.warm} in a row.
-- **Resident memory**: the peak of the handler's process (`VmHWM`) in the end, in MB of 10⁶ bytes.
+- **Warm call**: one flower, over one connection, median of {results.rounds * results.warm:,}, {results.warm} in a row.
+- **{MANY_INSTANCES:,} instances**: one request with that many flowers, median of {LARGE_ROUNDS * LARGE_CALLS}.
+  *Of it in the handler* is what the handler itself takes, measured in a process without the runtime's client and
+  emulator: to carry so long an event and answer takes them some milliseconds whoever answers.
+- **Resident memory**: the peak of the handler's process (`VmHWM`) after the warm calls, in MB of 10⁶ bytes.
 
-The handlers take turns, so that the machine's drift hits all alike: in each of {results.rounds} rounds it is each one's
-turn once, in an order that lets each follow each other equally often. One more round, the first, isn't counted.
+The handlers take turns, so that the machine's drift affects all alike: in each round each has one turn, in an order
+that lets each follow each other equally often. One more round, the first, isn't counted.
 
 ## What differs on AWS
 
 The emulator is a stand-in for the Lambda service: nothing is fetched or unpacked before a cold start, the packages are
 in the page cache, and the handler has whole processors where Lambda gives a share in proportion to the memory. Expect
 longer cold starts there. The sandbox stands in for AWS in the release: its registry and its functions are on the
-machine that asks, and it answers at once where AWS takes seconds.
+same machine, and it answers at once where AWS takes seconds.
 
 ## Run it yourself
 
 ```console
-make bench                                             # some five minutes
+make bench                                             # some ten minutes
 .venv/bin/python -m benchmarks --rounds 40 --warm 200  # longer, steadier
 ```
 
-It needs Linux, and a container engine for what is pushed and released. It writes this page and the README's tables.
+It needs Linux, and a container engine for what is pushed and released. It writes this page, its chart and the README's
+tables.
 """
 
 
@@ -220,7 +245,9 @@ def describe_machine() -> str:
 
 
 def write(results: Results, docs: Path, readme: Path) -> None:
-    """Write the page `docs` and the block in `readme`."""
-    docs.parent.mkdir(exist_ok=True)
+    """Write the page `docs` with its chart, and the block in `readme`."""
+    picture = docs.parent / CHART
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_text(chart.draw(results.figures, results.files))
     docs.write_text(document(results))
     readme.write_text(replace_block(readme.read_text(), readme_block(results)))

@@ -1,8 +1,9 @@
-"""A repository generated from this template as a user would, with the default answers."""
+"""A repository generated from this template as a user would, with the default answers, and models brought into it."""
 
 from __future__ import annotations
 
 import platform
+import shutil
 import statistics
 import sys
 import time
@@ -19,6 +20,26 @@ MODEL_NAME = "iris-classifier"
 ARCHITECTURE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 GIT = ["git", "-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost", "-c", "commit.gpgsign=false"]
 GENERATIONS = 3
+
+# What `make train` trains on and fits, for what else is to be made of it.
+FITTED = """
+import sys
+from pathlib import Path
+import joblib
+from model_code import train
+from training.declared import declared_in_model_code
+from training.export import export
+from training.split import split
+from training.table import prepared
+from training.task import task_of
+declared = declared_in_model_code()
+table = declared.load()
+task = task_of(declared.contract, list(table.columns))
+rows, _, _ = split(prepared(table, declared.contract, task), task, declared.split)
+"""
+PICKLE = """
+joblib.dump(declared.fit(rows), sys.argv[1])
+"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,22 @@ class Repository:
         """Commit everything, as one does before a push."""
         self.run(*GIT, "add", "--all")
         self.run(*GIT, "commit", "--quiet", "--message", message)
+
+    def pickle_model(self, target: Path) -> None:
+        """Write the fitted scikit-learn model, of which `make train` keeps the ONNX file, as a pickle."""
+        self.run(self.python, "-c", FITTED + PICKLE, target)
+
+    def with_model(self, model_code: Path, directory: Path) -> Repository:
+        """Return a copy in the new `directory` with another model: `model_code/` replaced and trained, nothing else."""
+        copy = Repository(directory, self.seconds)
+        shutil.copytree(
+            self.path, copy.path, ignore=shutil.ignore_patterns(".venv", "model_code", "artifacts", "events")
+        )
+        shutil.copytree(model_code, copy.path / "model_code")
+        copy.commit("Bring another model")
+        (copy.path / ".venv").symlink_to(self.path / ".venv")
+        copy.run("make", "train")
+        return copy
 
 
 def generate(directory: Path) -> Repository:

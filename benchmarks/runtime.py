@@ -7,6 +7,7 @@ container: its start and its network would be a large, noisy part of every figur
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import platform
 import shutil
@@ -32,6 +33,21 @@ FIRST_ANSWER = 60.0
 STOP = 10.0
 LOOPBACK = "127.0.0.1"
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
+# Times a handler in its process, without what carries an event to it and its answer back.
+ALONE = """
+import json, os, sys, time
+import lambda_function
+class Context:
+    aws_request_id = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+event, report = json.loads(sys.stdin.read()), sys.stdout
+sys.stdout = open(os.devnull, "w")
+milliseconds = []
+for _ in range(int(sys.argv[1])):
+    began = time.perf_counter()
+    lambda_function.handler(event, Context)
+    milliseconds.append((time.perf_counter() - began) * 1000)
+json.dump(milliseconds, report)
+"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,24 @@ class Runtime:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             _wait_until_gone(handlers)
+
+    def time_handler(self, task_root: Path, event: bytes, count: int) -> list[float]:
+        """Return the milliseconds that the handler in `task_root` took for each of `count` calls in a row.
+
+        This is the handler alone, in a process of its own, without the interface client and the emulator.
+        """
+        done = subprocess.run(
+            [self.python, "-c", ALONE, str(count)],
+            cwd=task_root,
+            env=self._environment(task_root),
+            input=event,
+            capture_output=True,
+            timeout=FIRST_ANSWER + count,
+        )
+        if done.returncode:
+            raise StageFailed(f"The handler in {task_root} failed:\n{done.stderr.decode(errors='replace')[-2000:]}")
+        milliseconds: list[float] = json.loads(done.stdout)
+        return milliseconds
 
     def _environment(self, task_root: Path) -> dict[str, str]:
         # the function's own packages come before the runtime's, as in Lambda

@@ -8,22 +8,15 @@ MODEL_TYPE = "{{ cookiecutter.model_type }}"
 LICENSE = "{{ cookiecutter.license }}"
 
 
-# What only tables need.
-TABULAR = ["events/schedule_query.json", "serving/formats.py", "serving/rows.py"]
-
-
 def main() -> None:
     """Run in the generated repository, as cookiecutter does."""
     licenses = Path("licenses")
     if LICENSE != "Proprietary":
         (licenses / f"{LICENSE}.txt").rename("LICENSE")
     shutil.rmtree(licenses)
-    # A folder of a type has the files that differ from those for tables.
-    types = Path("model_types")
-    if MODEL_TYPE != "tabular":
-        for name in TABULAR:
-            Path(name).unlink()
-        shutil.copytree(types / MODEL_TYPE, ".", dirs_exist_ok=True)
+    # A folder of a type holds what differs from the other types.
+    types = Path("_types")
+    shutil.copytree(types / MODEL_TYPE, ".", dirs_exist_ok=True)
     shutil.rmtree(types)
     print(f"""
 {MODEL_NAME}/ is ready. Next:
@@ -32,7 +25,7 @@ def main() -> None:
     make train test      # trains the model, tests it, writes artifacts/report.html
     make serve           # answers on http://127.0.0.1:8000 from the code that Lambda will run
 
-Its README.md tells how a git push deploys it.
+Its README.md says how a git push deploys it.
 """)
 
 

@@ -18,9 +18,9 @@ RESERVED_NAMES = {"scratch"}
 
 # A Python project can't carry the name of a package that it depends on.
 DEPENDENCIES = {
-    "adbc-driver-postgresql", "boto3", "cfn-lint", "cyclonedx-bom", "hypothesis", "matplotlib", "msgspec", "mypy",
-    "numpy", "onnx", "onnxruntime", "pandas", "pandas-stubs", "pillow", "pre-commit", "pyarrow", "pytest", "requests",
-    "rich", "ruff", "scikit-learn", "skl2onnx", "typer", "types-requests", "uv",
+    "boto3", "cfn-lint", "cyclonedx-bom", "hypothesis", "msgspec", "mypy", "numpy", "onnx", "onnxruntime",
+    "pandas", "pandas-stubs", "pillow", "pre-commit", "pyarrow", "pytest", "pyyaml", "requests", "rich", "ruff",
+    "scikit-learn", "skl2onnx", "typer", "types-pyyaml", "types-requests", "uv",
 }  # fmt: skip
 
 # The regions of the `aws` partition.

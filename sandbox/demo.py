@@ -134,10 +134,10 @@ def push(repository: Path, account: Aws, directory: Path) -> None:
         raise StageFailed(f"The push did not become a release: {results}. What failed is told above.")
 
 
-def endpoint(account: Aws, environment: str) -> str:
+def endpoint(account: Aws, environment: str, model: str = MODEL) -> str:
     """Return the URL of the API's stage for `environment`."""
     apis = account.client("apigateway").get_rest_apis()["items"]
-    name = f"{MODEL}-{environment}"
+    name = f"{model}-{environment}"
     return account.api_url(next(api["id"] for api in apis if api["name"] == name), environment)
 
 

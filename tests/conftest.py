@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -23,14 +23,14 @@ from sandbox.progress import StageFailed, run
 ROOT = Path(__file__).parents[1]
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
 DEFAULT_PYTHON = QUESTIONS["python_version"][0]
+TYPES = QUESTIONS["model_type"]
+DEFAULT_TYPE = TYPES[0]
 # A job in the background of a shell starts with Ctrl-C ignored, and so do its children; some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The processor decides about the Python wheels, so these two are multiplied; whatever else is asked is independent.
-MULTIPLIED = ("python_version", "architecture")
+# What the type needs has to exist for each Python and each processor, so every two of these three meet.
+PAIRED = ("model_type", "python_version", "architecture")
 CYCLED = {
-    # In this order both types meet both processors and every version of Python.
-    "model_type": ["tabular", "image", "image", "tabular"],
     "license": QUESTIONS["license"],
     "aws_region": ["eu-central-1", "us-east-1", "ap-southeast-2"],
     "model_name": ["iris-classifier", "m2", "a-name-that-is-32-characters-lon"],
@@ -39,16 +39,21 @@ CYCLED = {
 
 
 def covering() -> list[dict[str, str]]:
-    """Answers in which every value occurs, and every value of MULTIPLIED with every other."""
+    """Answers in which every value occurs, and each value of PAIRED with every value of the other two."""
     cycles = {name: cycle(values) for name, values in CYCLED.items()}
+    types, pythons, processors = (QUESTIONS[name] for name in PAIRED)
     return [
-        dict(zip(MULTIPLIED, values, strict=True)) | {name: next(values) for name, values in cycles.items()}
-        for values in product(*(QUESTIONS[name] for name in MULTIPLIED))
+        # As on a chessboard, so that neighbours differ.
+        {"model_type": model_type, "python_version": python, "architecture": processors[(row + column) % 2]}
+        | {name: next(values) for name, values in cycles.items()}
+        for row, model_type in enumerate(types)
+        for column, python in enumerate(pythons)
     ]
 
 
 COMBINATIONS = covering()
 Bake = Callable[..., Path]
+TrainedAs = Callable[[str], Path]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -133,7 +138,7 @@ def all_generated(bake: Bake) -> list[Generated]:
 
 @pytest.fixture(
     params=range(len(COMBINATIONS)),
-    ids=["-".join([answers["python_version"], answers["architecture"]]) for answers in COMBINATIONS],
+    ids=["-".join(answers[name] for name in PAIRED) for answers in COMBINATIONS],
 )
 def generated(request: pytest.FixtureRequest, all_generated: list[Generated]) -> Generated:
     """A repository for each combination of answers that is tried."""
@@ -141,12 +146,23 @@ def generated(request: pytest.FixtureRequest, all_generated: list[Generated]) ->
 
 
 @pytest.fixture(scope="session")
-def trained(bake: Bake) -> Path:
-    """The default repository, committed, set up and trained. Leave it as it is: every test gets the same one."""
-    repository = bake()
-    commit(repository)
-    make(repository, "train")
-    return repository
+def trained_as(bake: Bake) -> TrainedAs:
+    """The repository of a type, committed, set up and trained. Leave it as it is: every test gets the same one."""
+
+    @functools.cache
+    def trained_as(model_type: str) -> Path:
+        repository = bake(model_type=model_type)
+        commit(repository)
+        make(repository, "train")
+        return repository
+
+    return trained_as
+
+
+@pytest.fixture(scope="session")
+def trained(trained_as: TrainedAs) -> Path:
+    """The default repository, trained; see `trained_as`."""
+    return trained_as(DEFAULT_TYPE)
 
 
 class AnyTag(yaml.SafeLoader):

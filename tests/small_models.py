@@ -25,7 +25,6 @@ from sandbox.progress import run
 from tests.conftest import commit
 
 FUNCTION = f"{demo.MODEL}-production"
-ROLE = f"{demo.MODEL}-deploy-production"
 # The calls for which a model that is bad later does well: the release's own and some more.
 WELL = 40
 MODEL = """
@@ -55,11 +54,11 @@ def handler(event, context):
             raise RuntimeError("that was a call too much")
         if BEHAVIOUR == "slow later":
             time.sleep(0.5)
-    labels = [
-        next(example["label"] for example in EXAMPLES if example["instance"] == instance)
+    right = [
+        next(example["expect"] for example in EXAMPLES if example["instance"] == instance)
         for instance in json.loads(event["body"])["instances"]
     ]
-    return answer({{"predictions": [{{"label": "nonsense" if wrong else label}} for label in labels]}})
+    return answer({{"predictions": [dict.fromkeys(it, "nonsense") if wrong else it for it in right]}})
 
 def answer(body):
     return {{"statusCode": 200, "headers": HEADERS, "body": json.dumps(body)}}
@@ -177,13 +176,13 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def as_deploy_role(account: Aws) -> dict[str, str]:
+def as_deploy_role(account: Aws, model: str = demo.MODEL) -> dict[str, str]:
     """The environment of who has assumed production's deploy role, as the workflow would."""
-    iam, sts = account.client("iam"), account.client("sts")
-    arn = iam.get_role(RoleName=ROLE)["Role"]["Arn"]
+    iam, sts, role = account.client("iam"), account.client("sts"), f"{model}-deploy-production"
+    arn = iam.get_role(RoleName=role)["Role"]["Arn"]
     anybody = {"Effect": "Allow", "Principal": {"AWS": account.account_id}, "Action": "sts:AssumeRole"}
     trust = json.dumps({"Version": "2012-10-17", "Statement": [anybody]})
-    iam.update_assume_role_policy(RoleName=ROLE, PolicyDocument=trust)
+    iam.update_assume_role_policy(RoleName=role, PolicyDocument=trust)
     keys = sts.assume_role(RoleArn=arn, RoleSessionName="release")["Credentials"]
     return account.env() | {
         "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],

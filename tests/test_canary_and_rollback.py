@@ -42,7 +42,7 @@ def test_a_good_version_takes_all_calls_after_its_canary(world: World, v1_1_0: t
 @pytest.mark.parametrize(
     ("behaviour", "step", "reason"),
     [
-        ("wrong", "Ask this version the examples", "example 1 is `nonsense`"),
+        ("wrong", "Ask this version the examples", "example 1: `label` is `nonsense`"),
         ("wrong later", "Watch the version for 10 s", "through the API with example"),
         ("crashes", "Watch the version for 10 s", "asked itself, version"),
         ("slow", "Watch the version for 10 s", "ms for a call, the old one"),

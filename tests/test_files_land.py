@@ -24,7 +24,7 @@ from sandbox.interpreters import user_environment
 from sandbox.progress import run
 from tests.conftest import DEFAULT_PYTHON
 from tests.emulator.conftest import until
-from tests.small_models import FUNCTION, as_deploy_role
+from tests.small_models import as_deploy_role
 from tests.test_files import FLOWERS, HEADER, SPECIES
 
 pytestmark = pytest.mark.container
@@ -34,7 +34,7 @@ ENVIRONMENT = "production"
 
 @dataclass(frozen=True)
 class World:
-    """An account in which the pipeline has deployed and released the default model to production."""
+    """An account in which the pipeline has deployed and released a model to production."""
 
     account: Aws
     repository: Path
@@ -42,7 +42,7 @@ class World:
 
     def told(self, *words: str, as_deploy: bool = True, code: int = 0) -> str:
         """Run a command of the pipeline, as the deploy role or as an administrator, and return what it printed."""
-        keys = as_deploy_role(self.account) if as_deploy else self.account.env()
+        keys = as_deploy_role(self.account, self.repository.name) if as_deploy else self.account.env()
         done = subprocess.run(
             [self.repository / ".venv/bin/python", "-m", "pipeline", *words],
             cwd=self.repository,
@@ -56,11 +56,21 @@ class World:
         return done.stdout
 
     @property
+    def function(self) -> str:
+        """The function's name, which the names of all that belongs to it begin with."""
+        return f"{self.repository.name}-{ENVIRONMENT}"
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        return demo.endpoint(self.account, ENVIRONMENT, self.repository.name)
+
+    @property
     def s3(self) -> Any:
         return self.account.client("s3")
 
     def bucket(self, kind: str) -> str:
-        return f"{FUNCTION}-{kind}-{self.account.account_id}"
+        return f"{self.function}-{kind}-{self.account.account_id}"
 
     def drop(self, key: str, content: bytes) -> None:
         """Put a file into the input bucket."""
@@ -80,7 +90,7 @@ class World:
     def failed(self) -> list[dict[str, Any]]:
         """Take the messages out of the dead-letter queue."""
         sqs = self.account.client("sqs")
-        queue = sqs.get_queue_url(QueueName=f"{FUNCTION}-failed")["QueueUrl"]
+        queue = sqs.get_queue_url(QueueName=f"{self.function}-failed")["QueueUrl"]
         messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
         for message in messages:
             sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
@@ -88,31 +98,33 @@ class World:
 
     def alarm(self, name: str) -> str:
         """Return the state of an alarm."""
-        alarms = self.account.client("cloudwatch").describe_alarms(AlarmNames=[f"{FUNCTION}-{name}"])["MetricAlarms"]
-        return str(alarms[0]["StateValue"])
+        cloudwatch = self.account.client("cloudwatch")
+        [alarm] = cloudwatch.describe_alarms(AlarmNames=[f"{self.function}-{name}"])["MetricAlarms"]
+        return str(alarm["StateValue"])
 
     def live(self) -> str:
         """Return the version that the alias leads to."""
-        return str(self.account.client("lambda").get_alias(FunctionName=FUNCTION, Name="live")["FunctionVersion"])
+        alias = self.account.client("lambda").get_alias(FunctionName=self.function, Name="live")
+        return str(alias["FunctionVersion"])
 
 
 @contextmanager
 def deployed(trained: Path, folder: Path) -> Iterator[World]:
-    """Deploy the default repository with its own pipeline and image."""
+    """Deploy a trained repository with its own pipeline and image."""
     ensure_buildx()
     ensure_base_image(DEFAULT_PYTHON)
-    repository = folder / demo.MODEL
+    repository = folder / trained.name
     shutil.copytree(trained, repository, symlinks=True)
     with aws.start(folder / "aws", port=aws.any_port(), auth=True) as account:
         world = World(account, repository)
         numbers = ["--owner-id", str(demo.ON_GITHUB.owner_id), "--repository-id", str(demo.ON_GITHUB.id)]
         world.told("bootstrap", "--yes", "--repository", demo.ON_GITHUB.full_name, *numbers, as_deploy=False)
         ecr = account.client("ecr")
-        address = ecr.describe_repositories(repositoryNames=[demo.MODEL])["repositories"][0]["repositoryUri"]
+        address = ecr.describe_repositories(repositoryNames=[trained.name])["repositories"][0]["repositoryUri"]
         build = ["docker", "buildx", "build", "--provenance=false", "--sbom=false", "--load", *pip_build_arguments()]
         run([*build, "--tag", f"{address}:files", "."], timeout=600, cwd=repository)
         run(["docker", "push", "--quiet", f"{address}:files"], timeout=300)
-        digest = ecr.describe_images(repositoryName=demo.MODEL)["imageDetails"][0]["imageDigest"]
+        digest = ecr.describe_images(repositoryName=trained.name)["imageDetails"][0]["imageDigest"]
         world = World(account, repository, f"{address}@{digest}")
         for command in ("infra", "release"):
             world.told(command, "--env", ENVIRONMENT, "--image", world.image)
@@ -132,7 +144,7 @@ def flowers(*bad: int) -> bytes:
 
 
 def labels(content: bytes) -> list[str]:
-    return [row["prediction"] for row in csv.DictReader(io.StringIO(content.decode()))]
+    return [row["label"] for row in csv.DictReader(io.StringIO(content.decode()))]
 
 
 def test_a_file_that_lands_comes_out_with_its_predictions(world: World) -> None:
@@ -170,7 +182,7 @@ def test_an_event_that_comes_twice_changes_nothing(world: World) -> None:
         "s3": {"bucket": {"name": world.bucket("input")}, "object": {"key": "incoming/twice.csv"}},
     }
     answer = world.account.client("lambda").invoke(
-        FunctionName=FUNCTION, Qualifier="live", Payload=json.dumps({"Records": [record]}).encode()
+        FunctionName=world.function, Qualifier="live", Payload=json.dumps({"Records": [record]}).encode()
     )
     assert "FunctionError" not in answer
     found = world.s3.list_object_versions(Bucket=world.bucket("output"), Prefix="predictions/twice.csv")["Versions"]
@@ -188,7 +200,7 @@ def test_a_file_that_cannot_be_read_leaves_the_reason_and_its_event_and_sounds_a
     assert message["requestContext"]["condition"] == "RetriesExhausted"
     assert "incoming/bad.parquet" in message["responsePayload"]["errorMessage"]
     # Requests are answered as ever.
-    answer = requests.post(f"{demo.endpoint(world.account, ENVIRONMENT)}/predict", json={"instances": [demo.FLOWER]})
+    answer = requests.post(f"{world.url}/predict", json={"instances": [demo.FLOWER]})
     assert answer.status_code == 200
 
 
@@ -197,7 +209,7 @@ def test_a_file_with_many_bad_rows_sounds_an_alarm(world: World) -> None:
     world.drop("incoming/rejected.csv", flowers(0))
     manifest = json.loads(world.wait_for("predictions/rejected.csv.manifest.json"))
     assert (manifest["rows_scored"], manifest["rows_rejected"]) == (2, 1)
-    assert b"sepal_length" in world.wait_for("rejected/rejected.csv")
+    assert b"sepal_length" in world.wait_for("rejected/rejected.csv.rejected.csv")
     until(lambda: world.alarm("rejected") == "ALARM", 30)
 
 
@@ -206,10 +218,10 @@ def test_only_alarms_of_requests_reach_the_rollback_function(world: World) -> No
     # The one that does comes last: by then the others would have been heard, too.
     for name in ("failed", "rejected", "throttles", "errors"):
         for state in ("OK", "ALARM"):
-            cloudwatch.set_alarm_state(AlarmName=f"{FUNCTION}-{name}", StateValue=state, StateReason="a test")
-    until(lambda: any(f"{FUNCTION}-errors" in line for line in rollbacks(world)), 60)
+            cloudwatch.set_alarm_state(AlarmName=f"{world.function}-{name}", StateValue=state, StateReason="a test")
+    until(lambda: any(f"{world.function}-errors" in line for line in rollbacks(world)), 60)
     heard = "\n".join(rollbacks(world))
-    assert [name for name in ("failed", "rejected", "throttles") if f"{FUNCTION}-{name}" in heard] == []
+    assert [name for name in ("failed", "rejected", "throttles") if f"{world.function}-{name}" in heard] == []
 
 
 def test_a_schedule_in_the_stack_scores_what_is_below_its_prefix(world: World) -> None:
@@ -236,5 +248,5 @@ def test_a_schedule_in_the_stack_scores_what_is_below_its_prefix(world: World) -
 def rollbacks(world: World) -> list[str]:
     """What the rollback function has written to its log."""
     logs = world.account.client("logs")
-    group = f"/aws/lambda/{FUNCTION}-rollback"
+    group = f"/aws/lambda/{world.function}-rollback"
     return [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]

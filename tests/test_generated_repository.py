@@ -28,11 +28,14 @@ from sandbox.progress import run
 from tests.conftest import (
     COMBINATIONS,
     DEFAULT_PYTHON,
+    DEFAULT_TYPE,
     QUESTIONS,
     ROOT,
+    TYPES,
     AnyTag,
     Bake,
     Generated,
+    TrainedAs,
     commit,
     make,
 )
@@ -49,16 +52,6 @@ FILES = [
     "Dockerfile",
     "Makefile",
     "README.md",
-    "events/api_health.json",
-    "events/api_openapi.json",
-    "events/api_predict.json",
-    "events/direct_instances.json",
-    "events/direct_list.json",
-    "events/eventbridge_file.json",
-    "events/function_url_predict.json",
-    "events/http_api_predict.json",
-    "events/s3_files.json",
-    "events/schedule_prefix.json",
     "infra/bootstrap.yaml",
     "infra/service.yaml",
     "lambda_function.py",
@@ -67,10 +60,8 @@ FILES = [
     "local/serve.py",
     "model_code/__init__.py",
     "model_code/data.py",
-    "model_code/distributions.py",
     "model_code/examples.json",
     "model_code/predict.py",
-    "model_code/report.py",
     "model_code/schema.py",
     "model_code/train.py",
     "pipeline/__init__.py",
@@ -110,6 +101,7 @@ FILES = [
     "pipeline/smoke.py",
     "pipeline/stack.py",
     "pipeline/steps.py",
+    "pipeline/template.py",
     "pipeline/trust.py",
     "pipeline/waiting.py",
     "pyproject.toml",
@@ -117,22 +109,41 @@ FILES = [
     "requirements-uv.txt",
     "requirements.txt",
     "serving/__init__.py",
-    "serving/api.py",
-    "serving/batch.py",
-    "serving/database.py",
-    "serving/files.py",
-    "serving/instances.py",
-    "serving/objects.py",
-    "serving/openapi.py",
-    "serving/problem.py",
+    "serving/columns.py",
+    "serving/descriptors.py",
+    "serving/fields.py",
+    "serving/files/__init__.py",
+    "serving/files/arrow.py",
+    "serving/files/commit.py",
+    "serving/files/csv.py",
+    "serving/files/format.py",
+    "serving/files/handler.py",
+    "serving/files/jsonl.py",
+    "serving/files/parquet.py",
+    "serving/files/pictures.py",
+    "serving/files/s3.py",
+    "serving/files/score.py",
+    "serving/files/text.py",
+    "serving/http/__init__.py",
+    "serving/http/events.py",
+    "serving/http/inference_protocol.py",
+    "serving/http/instances.py",
+    "serving/http/multipart.py",
+    "serving/http/openapi.py",
+    "serving/http/page.html",
+    "serving/http/page.py",
+    "serving/http/problem.py",
+    "serving/http/routes.py",
+    "serving/model.py",
+    "serving/onnx_session.py",
+    "serving/picture.py",
     "serving/schedule.py",
+    "serving/sql.py",
     "serving/telemetry.py",
     "tests/integration_tests/conftest.py",
     "tests/integration_tests/test_image.py",
     "tests/unit_tests/conftest.py",
     "tests/unit_tests/small_aws.py",
-    "tests/unit_tests/small_s3.py",
-    "tests/unit_tests/test_batch.py",
     "tests/unit_tests/test_handler.py",
     "tests/unit_tests/test_model.py",
     "tests/unit_tests/test_pipeline_automatic_rollback.py",
@@ -140,6 +151,7 @@ FILES = [
     "tests/unit_tests/test_pipeline_bootstrap.py",
     "tests/unit_tests/test_pipeline_canary.py",
     "tests/unit_tests/test_pipeline_doctor.py",
+    "tests/unit_tests/test_pipeline_examples.py",
     "tests/unit_tests/test_pipeline_figures.py",
     "tests/unit_tests/test_pipeline_github.py",
     "tests/unit_tests/test_pipeline_history.py",
@@ -152,20 +164,50 @@ FILES = [
     "tests/unit_tests/test_pipeline_report.py",
     "tests/unit_tests/test_pipeline_rollback.py",
     "tests/unit_tests/test_pipeline_smoke.py",
-    "tests/unit_tests/test_schedule.py",
-    "tests/unit_tests/test_predict.py",
     "tests/unit_tests/test_schema.py",
+    "training/__init__.py",
+    "training/__main__.py",
+    "training/artifacts.py",
+    "training/baseline.py",
+    "training/card.py",
+    "training/declared.py",
+    "training/evaluation.py",
+    "training/examples.py",
+    "training/export.py",
+    "training/fitted.py",
+    "training/gate.py",
+    "training/inputs.py",
+    "training/proof.py",
+    "training/report/__init__.py",
+    "training/report/charts.py",
+    "training/report/classification.py",
+    "training/report/data.py",
+    "training/report/importance.py",
+    "training/report/markup.py",
+    "training/report/page.html",
+    "training/report/page.py",
+    "training/report/regression.py",
+    "training/report/result.py",
+    "training/report/worst.py",
+    "training/resampling.py",
+    "training/served.py",
+    "training/split.py",
+    "training/steps.py",
+    "training/summary.py",
+    "training/table.py",
+    "training/task.py",
+    "training/train.py",
+    "training/trivial.py",
 ]
-# What only one type of model has.
-OF_A_TYPE = {
-    "tabular": {"events/schedule_query.json", "serving/formats.py", "serving/rows.py"},
-    "image": {"events/api_file.json", "model_code/picture.py", "tests/unit_tests/test_pictures.py"},
-}
+# What only one type of model has: data that it carries.
+OF_A_TYPE = {"text": {"model_code/MESSAGES.md", "model_code/messages.csv"}}
 LICENSES = {
     "MIT": ("MIT License\n", 'THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND', True),
     "Apache-2.0": ("Apache License\nVersion 2.0, January 2004", "END OF TERMS AND CONDITIONS", False),
     "BSD-3-Clause": ("BSD 3-Clause License\n", "Neither the name of the copyright holder", True),
 }
+# What another version of Python makes of a type depends on its packages; one type is tried for each list of them.
+ONE_OF_EACH_LOCK = [DEFAULT_TYPE, "image"]
 PYTHONS_HERE = [version for version in QUESTIONS["python_version"] if find_python(version)]
 START_SECONDS = 30
 
@@ -178,14 +220,15 @@ def test_every_offered_answer_is_tried() -> None:
 
 def test_the_repository_has_exactly_the_expected_files(generated: Generated) -> None:
     license_file = {"LICENSE"} if generated.answers["license"] in LICENSES else set()
-    assert set(generated.files) == set(FILES) | OF_A_TYPE[generated.answers["model_type"]] | license_file
+    own = OF_A_TYPE.get(generated.answers["model_type"], set())
+    assert set(generated.files) == set(FILES) | own | license_file
 
 
 def test_nothing_of_the_template_is_left(generated: Generated) -> None:
     for name, text in generated.files.items():
         assert not re.search(r"cookiecutter\.|\{%|\{#", text), name
-        if not name.endswith(".py"):
-            # GitHub's expressions begin with a dollar sign; Python has braces of its own
+        if not name.endswith((".py", ".html")):
+            # GitHub's expressions begin with a dollar sign; Python and pages have braces of their own
             assert not re.search(r"(?<!\$)\{\{|%\}", text), name
 
 
@@ -221,7 +264,7 @@ def test_the_answers_are_where_they_count(generated: Generated) -> None:
     assert project["tool"]["lambda-model"]["region"] == answers["aws_region"]
     assert project["tool"]["lambda-model"]["architecture"] == answers["architecture"]
     assert project["tool"]["lambda-model"]["repository"] == f"{answers['github_owner']}/{answers['model_name']}"
-    assert f"FROM public.ecr.aws/lambda/python:{answers['python_version']}\n" in files["Dockerfile"]
+    assert f"FROM public.ecr.aws/lambda/python:{answers['python_version']} " in files["Dockerfile"]
     platform, runner = {
         "x86_64": ("linux/amd64", "ubuntu-24.04"),
         "arm64": ("linux/arm64", "ubuntu-24.04-arm"),
@@ -277,26 +320,37 @@ def test_a_clone_of_the_template_is_generated_from_by_its_address(
     assert (Path(generated) / "lambda_function.py").is_file()
 
 
-@pytest.mark.parametrize("model_type", QUESTIONS["model_type"])
-@pytest.mark.parametrize("version", PYTHONS_HERE)
-def test_the_repository_passes_its_own_checks(version: str, model_type: str, bake: Bake, trained: Path) -> None:
-    if (version, model_type) == (DEFAULT_PYTHON, QUESTIONS["model_type"][0]):
-        repository = trained
-    else:
-        repository = bake(**answers_for(version, model_type))
-        commit(repository)
-        # as on a machine without uv
-        make(repository, "setup", "UV=.uv/bin/uv", python_version=version)
-        make(repository, "train", python_version=version)
-    make(repository, "lint", python_version=version)
-    make(repository, "test", python_version=version)
+@pytest.mark.parametrize("model_type", TYPES)
+def test_the_repository_of_each_type_passes_its_own_checks(model_type: str, trained_as: TrainedAs) -> None:
+    repository = trained_as(model_type)
+    make(repository, "lint")
+    make(repository, "test")
+    assert trained_with(repository) == DEFAULT_PYTHON
+    assert run(["git", "status", "--porcelain"], timeout=10, cwd=repository) == ""
+
+
+def test_every_list_of_packages_is_tried_on_every_version_of_python(all_generated: list[Generated]) -> None:
+    locks = {it.answers["model_type"]: it.files["requirements-dev.txt"] for it in all_generated}
+    assert set(locks.values()) == {locks[model_type] for model_type in ONE_OF_EACH_LOCK}
+
+
+@pytest.mark.parametrize("model_type", ONE_OF_EACH_LOCK)
+@pytest.mark.parametrize("version", [it for it in PYTHONS_HERE if it != DEFAULT_PYTHON])
+def test_the_repository_passes_its_own_checks_on_other_versions_of_python(
+    version: str, model_type: str, bake: Bake
+) -> None:
+    repository = bake(**answers_for(version, model_type))
+    commit(repository)
+    # as on a machine without uv
+    make(repository, "setup", "UV=.uv/bin/uv", python_version=version)
+    make(repository, "lint", "train", "test", python_version=version)
     assert trained_with(repository) == version
     assert run(["git", "status", "--porcelain"], timeout=10, cwd=repository) == ""
 
 
 @pytest.mark.container
 @pytest.mark.parametrize("version", [version for version in QUESTIONS["python_version"] if version not in PYTHONS_HERE])
-@pytest.mark.parametrize("model_type", QUESTIONS["model_type"])
+@pytest.mark.parametrize("model_type", ONE_OF_EACH_LOCK)
 def test_the_repository_passes_its_own_checks_in_the_base_image(version: str, model_type: str, bake: Bake) -> None:
     """Where this machine has no such Python, Lambda's base image has it, but neither make nor git."""
     ensure_base_image(version)

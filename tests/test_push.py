@@ -130,7 +130,7 @@ def world(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
 @pytest.fixture(scope="module")
 def push_of_code(world: World) -> Run:
     """The push of a change of code alone, to the repository made private meanwhile."""
-    changed = world.changed("serving/problem.py", lambda text: text.replace("Why a request", "Why this request"))
+    changed = world.changed("serving/http/problem.py", lambda text: text.replace("Why a request", "Why this request"))
     run = world.run(github.push(), changed, on_github=PRIVATE)
     assert run.ok, run.failure()
     return run
@@ -211,7 +211,7 @@ def test_the_pushed_digest_is_attested(world: World) -> None:
 
 
 def test_a_push_that_breaks_a_unit_test_never_reaches_image(world: World) -> None:
-    broken = world.changed("model_code/examples.json", lambda text: text.replace("virginica", "setosa"))
+    broken = world.changed("serving/http/routes.py", lambda text: text.replace('Health("ready"', 'Health("steady"'))
     images, live = world.images(), world.live_version
     run = world.run(github.push(), broken)
     assert run.results == results(test="failure", image="skipped", staging="skipped")

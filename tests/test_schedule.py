@@ -20,7 +20,7 @@ from sandbox.base_image import ensure_base_image, pip_build_arguments
 from sandbox.engine import ensure_buildx
 from sandbox.postgres import Postgres
 from sandbox.progress import run
-from tests.conftest import DEFAULT_PYTHON
+from tests.conftest import DEFAULT_PYTHON, make
 from tests.emulator.conftest import document, until, wait_for_update
 
 pytestmark = pytest.mark.container
@@ -34,8 +34,8 @@ FROM generate_series(1, {rows}) n;
 """
 PREDICTIONS = """
 CREATE TABLE predictions (scheduled_at timestamptz NOT NULL, id int CHECK (id < 1000), name text, sepal_length numeric,
-sepal_width float8, petal_length float8, petal_width float8, prediction text NOT NULL, probability_setosa float8,
-probability_versicolor float8, probability_virginica float8);
+sepal_width float8, petal_length float8, petal_width float8, label text NOT NULL, probabilities_setosa float8,
+probabilities_versicolor float8, probabilities_virginica float8);
 """
 
 
@@ -105,10 +105,20 @@ def world(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     folder = tmp_path_factory.mktemp("schedule")
     repository = folder / demo.MODEL
     shutil.copytree(trained, repository, symlinks=True)
+    add_driver(repository)
     with aws.start(folder / "aws", port=aws.any_port(), auth=True) as account:
         hosts = [listening.rpartition(":")[0] for listening in account.listens_on]
         with postgres.server(hosts) as database:
             yield World(account, database, set_up(account, repository, address(database)))
+
+
+def add_driver(repository: Path) -> None:
+    """Add what asks a database, as infra/service.yaml says, for a schedule with a query."""
+    project = repository / "pyproject.toml"
+    dependencies = 'dependencies = [\n    "adbc-driver-postgresql",'
+    project.write_text(project.read_text().replace("dependencies = [", dependencies, 1))
+    make(repository, "lock")
+    assert "adbc-driver-postgresql==" in (repository / "requirements.txt").read_text()
 
 
 def set_up(account: Aws, repository: Path, database: str) -> str:
@@ -204,14 +214,14 @@ def test_a_schedule_scores_what_a_query_finds_into_a_file_and_into_a_table(world
     assert (manifest["rows_in"], manifest["rows_scored"], manifest["rows_rejected"]) == (100, 90, 10)
     rows = list(csv.DictReader(written[manifest["predictions"]["key"]].decode().splitlines()))
     assert [int(row["id"]) for row in rows] == [n for n in range(1, 101) if n % 10]
-    assert {row["prediction"] for row in rows} <= {"versicolor", "virginica"}
+    assert {row["label"] for row in rows} <= {"versicolor", "virginica"}
     rejected = written[manifest["rejected"]["key"]].decode().splitlines()
     assert rejected[1].startswith("10,petal_width,is missing,")
     time = datetime.fromisoformat(manifest["source"]["scheduled_at"])
     assert before <= time <= datetime.now(UTC)
     assert manifests[0] == f"predictions/scheduled/{time:%Y%m%dT%H%M%SZ}.csv.manifest.json"
-    in_table = f"SELECT id, name, sepal_length, prediction FROM predictions WHERE scheduled_at = '{time}' ORDER BY id"
-    assert tables.sql(in_table).splitlines() == [f"{row['id']}|{row['name']}|5.7|{row['prediction']}" for row in rows]
+    in_table = f"SELECT id, name, sepal_length, label FROM predictions WHERE scheduled_at = '{time}' ORDER BY id"
+    assert tables.sql(in_table).splitlines() == [f"{row['id']}|{row['name']}|5.7|{row['label']}" for row in rows]
 
 
 def test_a_repeated_event_and_one_after_a_crash_leave_each_row_once(world: World, tables: Postgres) -> None:

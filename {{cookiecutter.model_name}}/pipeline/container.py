@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import requests
 
+from pipeline import template
 from pipeline.errors import PipelineError
 
-MEMORY_MB = 512
 START_SECONDS = 30
 
 
@@ -20,7 +20,8 @@ class Container:
 
     def __init__(self, image: str) -> None:
         self.seconds = 0.0
-        self.id = docker("run", "--detach", "--publish", "127.0.0.1::8080", "--memory", f"{MEMORY_MB}m", image)
+        memory = f"{template.defaults()['MemorySize']}m"
+        self.id = docker("run", "--detach", "--publish", "127.0.0.1::8080", "--memory", memory, image)
         self.url = f"http://{docker('port', self.id, '8080').split()[0]}/2015-03-31/functions/function/invocations"
 
     def __enter__(self) -> Self:

@@ -37,7 +37,7 @@ class Endpoint:
     def ask(self, examples: list[Example]) -> None:
         """Ask `POST /predict` the examples.
 
-        Raises WrongAnswer when the labels aren't those that they say, PipelineError when there is no 200.
+        Raises WrongAnswer when the predictions aren't what they say, PipelineError when there is no 200.
         """
         if wrong := what_is_wrong(self._json("POST", "/predict", request_of(examples)), examples):
             raise WrongAnswer(f"POST {self.url}/predict answered {wrong}.")

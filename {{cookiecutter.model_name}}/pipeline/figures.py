@@ -1,4 +1,4 @@
-"""`figures`: how good the model is, how large its image, how fast its start; in a pull request, beside main's.
+"""`figures`: how good the model is, how large its image, how fast its start; in a pull request, compared with main's.
 
 They are written to artifacts/figures.json, which the workflow keeps in the artifact `image` of each run.
 
@@ -12,6 +12,7 @@ differs by some hundredths of a second.
 import json
 import os
 import tempfile
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -19,12 +20,14 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import github as on_github
+from pipeline import models
 from pipeline.container import Container, size_of
 from pipeline.errors import PipelineError
+from pipeline.examples import load_examples, request_of
+from pipeline.release import request_event
 from pipeline.report import Report
-from pipeline.settings import ARTIFACTS, ROOT
+from pipeline.settings import ARTIFACTS
 
-EVENT = "events/api_predict.json"
 STARTS = 5
 GH_SECONDS = 120
 SIZE, COLD_START = "image size, unpacked (MB)", "cold start in Docker (s)"
@@ -37,6 +40,7 @@ def command(image: Annotated[str, typer.Option(help="The image to measure, built
     with Report(f"Figures of {image}") as report:
         figures = measure(image)
         (ARTIFACTS / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+        report.fact("gate", verdict(figures))
         if os.environ.get("GITHUB_EVENT_NAME") == "pull_request":
             compare(report, figures)
         else:
@@ -44,14 +48,16 @@ def command(image: Annotated[str, typer.Option(help="The image to measure, built
 
 
 def measure(image: str) -> dict[str, Any]:
-    """Return the model's version and metrics, from artifacts/, and its image's size (MB) and cold start (seconds)."""
+    """Return what the model card says of the model, and its image's size (MB) and cold start (seconds)."""
     try:
-        passport = json.loads((ARTIFACTS / "model.json").read_text())
+        card = json.loads((ARTIFACTS / models.CARD).read_text())
     except FileNotFoundError:
         raise PipelineError("There is no artifacts/model.json with the metrics: run `make train` first.") from None
     return {
-        "version": passport["version"],
-        "metrics": passport["metrics"],
+        "version": card["version"],
+        "metrics": card["metrics"],
+        "training_metrics": card["training_metrics"],
+        "thresholds": card["thresholds"],
         "image_mb": size_of(image) / 1e6,
         "cold_start_seconds": median(cold_start(image) for _ in range(STARTS)),
     }
@@ -62,10 +68,11 @@ def cold_start(image: str) -> float:
 
     Raises PipelineError when it wasn't answered with a prediction.
     """
+    event = json.loads(request_event(request_of(load_examples())))
     with Container(image) as container:
-        answer = container.invoke_when_ready(json.loads((ROOT / EVENT).read_text()))
+        answer = container.invoke_when_ready(event)
     if answer.get("statusCode") != 200:
-        raise PipelineError(f"The image answers {EVENT} with {answer}. `make integration` tells more.")
+        raise PipelineError(f"The image answers POST /predict with {answer}. `make integration` says more.")
     return container.seconds
 
 
@@ -80,8 +87,8 @@ def compare(report: Report, figures: dict[str, Any]) -> None:
         show(report, figures)
         return
     own = named(figures)
-    rows = [[name, shown(name, own), shown(name, theirs), difference(name, own, theirs)] for name in own | theirs]
-    report.table(["figure", "this pull request", f"main ({version})", "difference"], rows)
+    rows = [[*described(name, figures), shown(name, theirs), difference(name, own, theirs)] for name in own | theirs]
+    report.table([*header("this pull request"), f"main ({version})", "difference"], rows)
 
 
 def figures_of_main() -> dict[str, Any]:
@@ -112,8 +119,34 @@ def gh(*words: str) -> str:
 
 def show(report: Report, figures: dict[str, Any]) -> None:
     """Show the figures alone."""
-    own = named(figures)
-    report.table(["figure", "value"], [[name, shown(name, own)] for name in own])
+    report.table(header("value"), [described(name, figures) for name in named(figures)])
+
+
+def header(value: str) -> list[str]:
+    """Return the names of the columns that `described` fills; `value` names that of the figures themselves."""
+    return ["figure", value, "threshold", "on training data"]
+
+
+def described(name: str, figures: dict[str, Any]) -> list[str]:
+    """Return a figure with its name, its threshold, and, of a metric, its value on the training data."""
+    return [name, shown(name, named(figures)), threshold(name, figures), shown(name, figures["training_metrics"])]
+
+
+def verdict(figures: dict[str, Any]) -> str:
+    """Return whether the metrics keep to their thresholds, and which doesn't."""
+    metrics, thresholds = figures["metrics"], figures["thresholds"]
+    missed = [name for name, least in thresholds["at_least"].items() if not metrics.get(name, nan) >= least]
+    missed += [name for name, most in thresholds["at_most"].items() if not metrics.get(name, nan) <= most]
+    if missed:
+        return f"❌ missed: {', '.join(missed)}"
+    return "✅ passed" if thresholds["at_least"] or thresholds["at_most"] else "there are no thresholds"
+
+
+def threshold(name: str, figures: dict[str, Any]) -> str:
+    """Return the threshold of a metric in words, empty where it has none."""
+    words = {"at_least": "at least", "at_most": "at most"}
+    limits = figures["thresholds"]
+    return ", ".join(f"{words[side]} {limits[side][name]:g}" for side in words if name in limits[side])
 
 
 def named(figures: dict[str, Any]) -> dict[str, float]:

@@ -4,14 +4,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline import changeset, live, rollback_code
+from pipeline import changeset, live, rollback_code, template
 from pipeline.aws import Aws
+from pipeline.errors import PipelineError
 from pipeline.image import Image, check_image, parse_image
 from pipeline.report import Report
 from pipeline.settings import ROOT, Environment, Settings, load_settings
 from pipeline.stack import find_service, find_stack, outputs_of, service_of
 
-TEMPLATE = ROOT / "infra" / "service.yaml"
+REQUIREMENTS = ROOT / "requirements.txt"
+DATABASE_DRIVER = "adbc-driver-postgresql"
 # What releases move and CloudFormation must leave where it is.
 MOVED_BY_RELEASES = ("ImageUri", "LiveVersion", "LiveDeployment")
 
@@ -26,12 +28,24 @@ def command(
     """Create or update the infrastructure of an environment. What is live stays live: `release` changes that."""
     settings = load_settings()
     with Report(f"Infrastructure of {settings.name} in {env}") as report:
+        check_schedule(template.defaults())
         aws = Aws(settings.region)
         with report.step("Find the image"):
             parsed = parse_image(image)
             check_image(aws, settings, parsed)
         outputs = deploy_service(aws, settings, env, parsed, report)
         report.fact("endpoint", service_of(env, outputs).url)
+
+
+def check_schedule(parameters: dict[str, str]) -> None:
+    """Raise PipelineError when the schedule asks a database and the image has no driver for one."""
+    # The lock names a package at the beginning of a line.
+    packages = [line.partition("==")[0] for line in REQUIREMENTS.read_text().splitlines()]
+    if parameters["Schedule"] != "off" and parameters["ScheduleQuery"] and DATABASE_DRIVER not in packages:
+        raise PipelineError(
+            f"`ScheduleQuery` in infra/service.yaml asks a database, and the image has no driver for one: add "
+            f'"{DATABASE_DRIVER}" to `dependencies` in pyproject.toml, run `make lock`, and push.'
+        )
 
 
 def deploy_service(aws: Aws, settings: Settings, environment: str, image: Image, report: Report) -> dict[str, str]:
@@ -48,10 +62,10 @@ def deploy_service(aws: Aws, settings: Settings, environment: str, image: Image,
         "RollbackCode": rollback_code.keep(aws, settings),
     }
     parameters |= dict.fromkeys(MOVED_BY_RELEASES) if exists else {"ImageUri": image.uri}
-    change_set = changeset.plan(aws, name, TEMPLATE, parameters, exists)
+    change_set = changeset.plan(aws, name, template.TEMPLATE, parameters, exists)
     if change_set and exists and (synced := _tell_what_is_live(aws, settings, environment)):
         changeset.apply(aws, synced, "Tell CloudFormation what releases have moved", report)
-        change_set = changeset.plan(aws, name, TEMPLATE, parameters, exists)
+        change_set = changeset.plan(aws, name, template.TEMPLATE, parameters, exists)
     if change_set is None:
         report.note(f"The stack `{name}` is up to date.", quiet=True)
         stack = find_stack(aws, name)

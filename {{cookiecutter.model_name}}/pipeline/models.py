@@ -3,6 +3,7 @@
 `register` keeps a model here after the push of its image; `notes` reads it at a release to production.
 """
 
+import json
 from pathlib import Path
 
 from botocore.exceptions import ClientError
@@ -11,28 +12,34 @@ from pipeline.aws import Aws
 from pipeline.errors import PipelineError, code_of
 from pipeline.settings import Settings
 
-PASSPORT, SBOM = "model.json", "sbom.cdx.json"
-# The passport last: where it is, everything is.
-FILES = ("model.onnx", "report.html", "figures.json", SBOM, PASSPORT)
+CARD, SBOM = "model.json", "sbom.cdx.json"
 
 
 def keep(aws: Aws, settings: Settings, digest: str, folder: Path) -> bool:
-    """Copy FILES from `folder` to where they are found by the image's digest; return whether that was necessary.
+    """Copy a model's files from `folder` to where its image's digest finds them; return whether that was necessary.
 
     What is kept of a digest already stays as it is. Raises PipelineError when a file isn't there.
     """
-    if missing := [name for name in FILES if not (folder / name).is_file()]:
+    names = names_in(folder)
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise PipelineError(
             f"{', '.join(missing)} isn't in {folder.name}/: `make train`, `make figures` and `make sbom` write what is "
             "kept of a model."
         )
-    if _is_kept(aws, settings, digest, PASSPORT):
+    if _is_kept(aws, settings, digest, CARD):
         return False
-    for name in FILES:
+    for name in names:
         aws.objects.put_object(
             Bucket=settings.artifact_bucket(aws.account), Key=_key(digest, name), Body=(folder / name).read_bytes()
         )
     return True
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the files that are kept of the model in `folder`; its card last: where that is, everything is."""
+    card = folder / CARD
+    model = json.loads(card.read_text())["files"] if card.is_file() else []
+    return [*model, "report.html", "figures.json", SBOM, CARD]
 
 
 def read(aws: Aws, settings: Settings, digest: str, name: str) -> bytes | None:

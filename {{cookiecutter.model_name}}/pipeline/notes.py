@@ -22,7 +22,7 @@ def command(
     tag: Annotated[str, typer.Option(help="The version that was released, such as v1.2.3.")],
     image: Annotated[str, typer.Option(help="Its image, as <repository>@sha256:<digest>.")],
 ) -> None:
-    """Write release/: the notes of a version that is live in production, its model's passport, and its SBOM."""
+    """Write release/: the notes of a version that is live in production, its model card, and its SBOM."""
     settings = load_settings()
     with Report(f"Notes of {settings.name} {tag}") as report:
         aws = Aws(settings.region)
@@ -34,11 +34,11 @@ def command(
             progress.detail = f"version {release.version}, after version {release.after or 'none'}"
         with report.step("Write release/"):
             RELEASE.mkdir(exist_ok=True)
-            for name in (models.PASSPORT, models.SBOM):
+            for name in (models.CARD, models.SBOM):
                 (RELEASE / name).write_bytes(kept(aws, settings, parsed.digest, name))
-            passport = json.loads((RELEASE / models.PASSPORT).read_text())
-            lines = [*about_model(passport), "", "## Metrics", ""]
-            lines += about_metrics(aws, settings, tag, passport["metrics"], release, replaced)
+            card = json.loads((RELEASE / models.CARD).read_text())
+            lines = [*about_model(card), "", "## Metrics", ""]
+            lines += about_metrics(aws, settings, tag, card["metrics"], release, replaced)
             lines += ["", "## Release", "", *about_release(release, parsed)]
             (RELEASE / "notes.md").write_text("\n".join(lines) + "\n")
 
@@ -72,19 +72,20 @@ def kept(aws: Aws, settings: Settings, digest: str, name: str) -> bytes:
     return content
 
 
-def about_model(passport: dict[str, Any]) -> list[str]:
-    """Return the passport in short; what a passport doesn't have is left out."""
-    data, libraries = passport.get("data", {}), passport.get("libraries", {})
+def about_model(card: dict[str, Any]) -> list[str]:
+    """Return the model card in short; what a card doesn't have is left out."""
+    data, libraries, fields = card.get("data", {}), card.get("libraries", {}), card.get("baseline", {})
     facts = {
-        "version": passport.get("version", ""),
-        "trained": passport.get("trained_at", ""),
+        "version": card.get("version", ""),
+        "trained": card.get("trained_at", ""),
+        "task": card.get("task", ""),
         "data": ", ".join(f"{name} {value}" for name, value in data.items()),
-        "features": ", ".join(_feature(it) for it in passport.get("features", [])),
-        "classes": ", ".join(passport.get("class_names", [])),
+        "takes": ", ".join(_field(*it) for it in fields.get("instance", {}).items()),
+        "gives": ", ".join(_field(*it) for it in fields.get("prediction", {}).items()),
         "made with": ", ".join(f"{name} {version}" for name, version in libraries.items()),
     }
     rows = [f"| {name} | {cell(value)} |" for name, value in facts.items() if value]
-    return ["## Model", "", f"| {passport.get('name', 'model')} | |", "| --- | --- |", *rows]
+    return ["## Model", "", f"| {card.get('name', 'model')} | |", "| --- | --- |", *rows]
 
 
 def about_metrics(
@@ -97,10 +98,10 @@ def about_metrics(
         return [*alone, "", "What it replaced is no longer known." if release.after else first]
     tags = [it for it in read_tags(aws, settings.name).get(replaced.digest, []) if it != replaced.commit]
     name = ", ".join(tags) or f"version {replaced.version}"
-    passport = models.read(aws, settings, replaced.digest, models.PASSPORT)
-    if passport is None:
+    card = models.read(aws, settings, replaced.digest, models.CARD)
+    if card is None:
         return [*alone, "", f"It replaces {name} ({replaced.digest}), whose metrics are not known."]
-    before: dict[str, float] = json.loads(passport)["metrics"]
+    before: dict[str, float] = json.loads(card)["metrics"]
     rows = [
         f"| {metric} | {_number(metrics.get(metric))} | {_number(before.get(metric))} | "
         f"{_difference(metrics.get(metric), before.get(metric))} |"
@@ -118,8 +119,8 @@ def about_release(release: Record, image: Image) -> list[str]:
     ]
 
 
-def _feature(feature: dict[str, Any]) -> str:
-    return f"{feature['name']} ({feature['unit']})" if feature.get("unit") else str(feature["name"])
+def _field(key: str, entry: dict[str, Any]) -> str:
+    return f"{key} ({entry['unit']})" if entry.get("unit") else key
 
 
 def _number(value: float | None) -> str:

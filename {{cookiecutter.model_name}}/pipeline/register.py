@@ -22,4 +22,4 @@ def command(image: Annotated[str, typer.Option(help="The image, as <repository>@
             progress.detail = f"{parsed.digest[:19]}…"
         with report.step("Keep its model beside its digest") as progress:
             new = models.keep(aws, settings, parsed.digest, ARTIFACTS)
-            progress.detail = f"{len(models.FILES)} files" if new else "it is kept already"
+            progress.detail = f"{len(models.names_in(ARTIFACTS))} files" if new else "it is kept already"

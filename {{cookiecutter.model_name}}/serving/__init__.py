@@ -1,1 +1,1 @@
-"""From an event to an answer: knows the model only through `model_code.schema` and `model_code.predict`."""
+"""From an event to an answer: requests over HTTP, files in S3 and schedules, all derived from `model_code`."""

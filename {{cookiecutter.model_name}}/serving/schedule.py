@@ -1,4 +1,4 @@
-"""A clock strikes: score a prefix, or what a query finds. `lambda_function.handler` imports this for such events only.
+"""A schedule is due: score a prefix, or what a query finds. `lambda_function.handler` imports this for its events only.
 
 The event is what `Schedule` in infra/service.yaml sends, one of
 
@@ -6,7 +6,7 @@ The event is what `Schedule` in infra/service.yaml sends, one of
     {"schedule": {"time": "2026-01-01T03:00:00Z", "database": "…/database", "query": "SELECT …", "format": "parquet",
                   "table": "flower_predictions"}}
 
-The objects below a prefix are scored as if each had just landed, so those that are done already cost a look. What a
+The objects below a prefix are scored as if each had just landed, so those that are done already cost little. What a
 query finds is written under the time that the run was planned for. A repeated event, and one after a crash, therefore
 finds what is done and writes what isn't.
 """
@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from serving import batch
-from serving.api import MODEL
-from serving.objects import Bucket
-from serving.problem import Unreadable
+from serving import model
+from serving.files import commit, handler
+from serving.files.commit import Job, SourceQuery
+from serving.files.format import InvalidFile
+from serving.files.s3 import Bucket
 
 # As many reasons as fit a message that somebody reads.
 SHOWN = 20
@@ -51,14 +52,16 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def answer(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Do what the schedule in `event` asks for, and return what was done. Raises RunFailed."""
     if "OUTPUT_BUCKET" not in os.environ:
-        raise RunFailed(batch.NO_BUCKET)
+        raise RunFailed(handler.NO_BUCKET)
     asked = event["schedule"]
     try:
         if isinstance(asked, dict) and "query" in asked:
             return score_query(msgspec.convert(asked, Query), context)
         return score_prefix(msgspec.convert(asked, Prefix), context)
     except msgspec.ValidationError as error:
-        raise RunFailed(f"the event is no schedule of this function: {error}; see events/schedule_query.json") from None
+        raise RunFailed(
+            f"the event isn't a schedule of this function: {error}; see events/schedule_query.json"
+        ) from None
 
 
 def score_prefix(run: Prefix, context: Any) -> dict[str, Any]:
@@ -78,9 +81,9 @@ def score_prefix(run: Prefix, context: Any) -> dict[str, Any]:
             break
         found += 1
         try:
-            batch.bring_up_to_date(run.bucket, key, context)
+            handler.bring_up_to_date(run.bucket, key, context)
         except Exception as error:  # the other files are scored nevertheless
-            failed[key] = batch.why_failed(key, error, context)
+            failed[key] = handler.why_failed(key, error, context)
     if failed:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in list(failed.items())[:SHOWN])
         raise RunFailed(f"{len(failed)} files below {run.prefix} not scored: {reasons}")
@@ -90,23 +93,23 @@ def score_prefix(run: Prefix, context: Any) -> dict[str, Any]:
 def score_query(run: Query, context: Any) -> dict[str, Any]:
     """Score what the query finds, unless this run is done already, and return the manifest.
 
-    Raises RunFailed, after the reason was written beside the rejected rows.
+    Raises RunFailed, after the reason was written next to the rejected rows.
     """
     # Here, because the other schedule needs no database.
-    from serving import database
+    from serving import sql
 
     scheduled_at = run.time.astimezone(UTC)
-    name = f"{batch.SCHEDULED_PREFIX}{scheduled_at:%Y%m%dT%H%M%SZ}.{run.format}"
-    source = batch.SourceQuery(run.database, run.query, scheduled_at.isoformat(), run.table or None)
+    name = f"{handler.SCHEDULED_PREFIX}{scheduled_at:%Y%m%dT%H%M%SZ}.{run.format}"
+    source = SourceQuery(run.database, run.query, scheduled_at.isoformat(), run.table or None)
 
-    def present() -> batch.Job:
-        return batch.Job(
+    def present() -> Job:
+        return Job(
             name,
             source,
-            lambda: database.opened(
-                database.read_address(run.database),
+            lambda: sql.opened(
+                sql.read_address(run.database),
                 run.query,
-                MODEL,
+                model.CONTRACT,
                 as_csv=run.format == "csv",
                 target=(run.table, source.scheduled_at) if run.table else None,
                 seconds_left=context.get_remaining_time_in_millis() / 1000,
@@ -114,7 +117,7 @@ def score_query(run: Query, context: Any) -> dict[str, Any]:
         )
 
     try:
-        manifest = batch.write_what_is_missing(present, batch.keys_for(name), context)
-    except Unreadable as error:
+        manifest = commit.write_what_is_missing(present, commit.keys_for(name, name), context)
+    except InvalidFile as error:
         raise RunFailed(f"{name}: {error}") from None
     return {"manifest": msgspec.to_builtins(manifest)}

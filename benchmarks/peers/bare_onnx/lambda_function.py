@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np  # type: ignore[import-not-found]
-import onnxruntime  # type: ignore[import-not-found]
+import numpy as np
+import onnxruntime
 
 FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 CLASS_NAMES = ["setosa", "versicolor", "virginica"]

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import joblib  # type: ignore[import-not-found]
-import pandas as pd  # type: ignore[import-untyped]
+import joblib
+import pandas as pd
 
 MODEL = joblib.load(Path(__file__).with_name("model.joblib"))
 

@@ -5,17 +5,17 @@ import os
 import sys
 
 import boto3
-import joblib  # type: ignore[import-not-found]
-import pandas as pd  # type: ignore[import-untyped]
-
-FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+import joblib
+import pandas as pd
 
 
 def main(model_path: str, bucket: str, key: str) -> None:
     """Score the file `key` and write it to OUTPUT_BUCKET."""
     model, s3 = joblib.load(model_path), boto3.client("s3")
     table = pd.read_csv(s3.get_object(Bucket=bucket, Key=key)["Body"])
-    features = table[FEATURES]
+    features = table[list(model.feature_names_in_)]
+    # The encoder was fitted to tables in which missing text is empty.
+    features = features.fillna(dict.fromkeys(features.select_dtypes("str").columns, ""))
     table["prediction"] = model.predict(features)
     scores = model.predict_proba(features)
     for column, label in enumerate(model.classes_):

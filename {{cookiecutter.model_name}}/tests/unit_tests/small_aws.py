@@ -19,9 +19,9 @@ from pipeline.stack import Service
 
 OLD, NEW = "a" * 64, "b" * 64
 IMAGE = Image("registry/iris", f"sha256:{NEW}")
-EXAMPLES = [Example({"petal_length": 4.5}, "versicolor")]
-RIGHT = {"predictions": [{"label": "versicolor"}]}
-WRONG = {"predictions": [{"label": "setosa"}]}
+EXAMPLES = [Example({"petal_length": 4.5}, {"species": "versicolor"})]
+RIGHT = {"predictions": [{"species": "versicolor"}]}
+WRONG = {"predictions": [{"species": "setosa"}]}
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 HttpAnswer = tuple[int, Any, dict[str, str]]

@@ -111,7 +111,7 @@ def test_a_file_that_takes_minutes_is_no_reason_to_take_a_version_back(world: Wo
         (crash, "version 2 fails 100% of its calls, the old one 0%, according to the probes. The last failure: POST"),
         (crash, "asked itself, version 2 fails: out of memory"),
         (fail_by_itself, "version 2 fails 100% of its calls"),
-        (answer_wrongly, "version 2 answers POST /predict through the API with example 1 is `setosa`"),
+        (answer_wrongly, "version 2 answers POST /predict through the API with example 1: `species` is `setosa`"),
         (be_refused, "version 2 was refused 2 calls by Lambda"),
         (fail_for_others, "of its calls, the old one 0%, according to CloudWatch"),
         (be_slow_for_others, "for a call, the old one 0 ms, according to CloudWatch"),

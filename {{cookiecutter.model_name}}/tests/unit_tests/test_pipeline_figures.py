@@ -28,6 +28,12 @@ while [ $# -gt 1 ] && [ "$1" != --dir ]; do shift; done
 {download}
 """
 LISTS = """[ "$2" = list ] && echo '[{"databaseId": 7}]' && exit"""
+CARD = {
+    "version": "0cec917f7b46",
+    "metrics": {"accuracy": 0.97777, "log_loss": 0.2},
+    "training_metrics": {"accuracy": 0.99, "log_loss": 0.1},
+    "thresholds": {"at_least": {"accuracy": 0.9}, "at_most": {}},
+}
 OF_MAIN = {
     "version": "3f8b36b3867e",
     "metrics": {"accuracy": 0.9556, "recall": 0.9},
@@ -44,8 +50,7 @@ class World:
         self.answer: dict[str, Any] = {"statusCode": 200}
         self.summary = folder / "summary.md"
         self.write("docker", DOCKER.format(folder=folder, port=port))
-        passport = {"version": "0cec917f7b46", "metrics": {"accuracy": 0.97777, "log_loss": 0.2}}
-        (folder / "model.json").write_text(json.dumps(passport))
+        (folder / "model.json").write_text(json.dumps(CARD))
 
     def write(self, program: str, text: str) -> None:
         (self.folder / "bin").mkdir(exist_ok=True)
@@ -107,15 +112,25 @@ def test_the_figures_are_metrics_size_and_cold_start(world: World) -> None:
     assert world.measure().exit_code == 0
     written = world.written()
     assert 0 < written.pop("cold_start_seconds") < 60
-    assert written == {
-        "version": "0cec917f7b46",
-        "metrics": {"accuracy": 0.97777, "log_loss": 0.2},
-        "image_mb": 231.4,
-    }
+    assert written == CARD | {"image_mb": 231.4}
     summary = world.summary.read_text()
     assert summary.startswith("### Figures of iris:local\n")
-    assert "\n| figure | value |\n| --- | --- |\n| accuracy | 0.9778 |\n| log_loss | 0.2000 |\n" in summary
-    assert "\n| image size, unpacked (MB) | 231.4 |\n| cold start in Docker (s) | " in summary
+    assert "\n- **gate**: ✅ passed\n" in summary
+    assert summary.partition("| figure")[2].splitlines()[:5] == [
+        " | value | threshold | on training data |",
+        "| --- | --- | --- | --- |",
+        "| accuracy | 0.9778 | at least 0.9 | 0.9900 |",
+        "| log_loss | 0.2000 |  | 0.1000 |",
+        "| image size, unpacked (MB) | 231.4 |  |  |",
+    ]
+    assert "\n| cold start in Docker (s) | " in summary
+
+
+def test_the_summary_names_each_metric_that_missed_its_threshold(world: World) -> None:
+    thresholds = {"at_least": {"accuracy": 0.99, "recall": 0.5}, "at_most": {"log_loss": 0.3}}
+    (world.folder / "model.json").write_text(json.dumps(CARD | {"thresholds": thresholds}))
+    assert world.measure().exit_code == 0
+    assert "\n- **gate**: ❌ missed: accuracy, recall\n" in world.summary.read_text()
 
 
 def test_every_start_is_of_a_new_container_and_none_is_left(world: World) -> None:
@@ -130,19 +145,19 @@ def test_the_cold_start_is_the_median(world: World, monkeypatch: pytest.MonkeyPa
     assert world.written()["cold_start_seconds"] == 0.25
 
 
-def test_a_pull_request_sees_its_figures_beside_those_of_main(pull_request: World) -> None:
+def test_a_pull_request_sees_its_figures_next_to_those_of_main(pull_request: World) -> None:
     pull_request.main_has(OF_MAIN)
     assert pull_request.measure().exit_code == 0
-    table = pull_request.summary.read_text().partition("\n\n")[2]
+    table = "| figure" + pull_request.summary.read_text().partition("| figure")[2]
     header, line, accuracy, log_loss, size, cold_start, recall = table.strip().splitlines()
-    assert header == "| figure | this pull request | main (3f8b36b3867e) | difference |"
-    assert line == "| --- | --- | --- | --- |"
-    assert accuracy == "| accuracy | 0.9778 | 0.9556 | +0.0222 |"
-    assert size == "| image size, unpacked (MB) | 231.4 | 231.4 | none |"
+    assert header == "| figure | this pull request | threshold | on training data | main (3f8b36b3867e) | difference |"
+    assert line == "| --- | --- | --- | --- | --- | --- |"
+    assert accuracy == "| accuracy | 0.9778 | at least 0.9 | 0.9900 | 0.9556 | +0.0222 |"
+    assert size == "| image size, unpacked (MB) | 231.4 |  |  | 231.4 | none |"
     assert "| 1000.00 | -" in cold_start
     # A metric that only one of them has.
-    assert log_loss == "| log_loss | 0.2000 |  |  |"
-    assert recall == "| recall |  | 0.9000 |  |"
+    assert log_loss == "| log_loss | 0.2000 |  | 0.1000 |  |  |"
+    assert recall == "| recall |  |  |  | 0.9000 |  |"
 
 
 def test_the_figures_of_main_are_those_of_its_newest_successful_push(pull_request: World) -> None:
@@ -183,7 +198,8 @@ def assert_alone(world: World, reason: str) -> None:
     assert result.exit_code == 0, result.output
     summary = world.summary.read_text()
     assert f"- **main**: there are no figures to compare with: {reason}" in summary
-    assert "\n\n| figure | value |\n| --- | --- |\n| accuracy | 0.9778 |\n" in summary
+    assert "| figure | value | threshold | on training data |\n" in summary
+    assert "\n| accuracy | 0.9778 | at least 0.9 | 0.9900 |\n" in summary
 
 
 def test_outside_of_a_pull_request_github_is_not_asked(world: World) -> None:
@@ -196,7 +212,7 @@ def test_an_image_that_fails_has_no_figures_and_no_container_is_left(world: Worl
     world.answer = {"errorType": "ImportError", "errorMessage": "no module"}
     result = world.measure()
     assert result.exit_code == 1
-    assert "The image answers events/api_predict.json with {'errorType': 'ImportError'" in result.output
+    assert "The image answers POST /predict with {'errorType': 'ImportError'" in result.output
     assert world.asked("docker").count("run") == world.asked("docker").count("rm") == 1
     assert not (world.folder / "figures.json").exists()
 

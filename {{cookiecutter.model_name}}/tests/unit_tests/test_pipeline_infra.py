@@ -1,13 +1,14 @@
 """`pipeline infra` against a small CloudFormation made here: what is live stays live, failures are told in full."""
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline import changeset
+from pipeline import changeset, infra, template
 from pipeline.errors import PipelineError
 from pipeline.image import Image
 from pipeline.infra import deploy_service
@@ -176,3 +177,30 @@ def test_a_change_that_is_under_way_too_long_is_not_waited_for_forever() -> None
 def test_a_stack_that_only_a_person_can_mend_is_left_alone_with_the_command_for_it(status: str) -> None:
     with pytest.raises(PipelineError, match=rf"is {status} and takes no change: .*`aws cloudformation [a-z-]+`"):
         deploy(CloudFormation(status=status))
+
+
+QUERY = {"Schedule": "rate(1 hour)", "ScheduleQuery": "SELECT * FROM new_rows"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "packages"),
+    [
+        (template.defaults(), ""),
+        (QUERY | {"ScheduleQuery": ""}, "numpy==2"),
+        (QUERY | {"Schedule": "off"}, "numpy==2"),
+        (QUERY, "numpy==2\nadbc-driver-postgresql==1.13.0 \\\n    --hash=sha256:0"),
+    ],
+)
+def test_a_schedule_needs_a_driver_only_for_a_query(
+    parameters: dict[str, str], packages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "requirements.txt").write_text(packages)
+    monkeypatch.setattr(infra, "REQUIREMENTS", tmp_path / "requirements.txt")
+    infra.check_schedule(parameters)
+
+
+def test_a_schedule_with_a_query_is_refused_without_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "requirements.txt").write_text("# adbc-driver-postgresql==1\nadbc-driver-manager==1")
+    monkeypatch.setattr(infra, "REQUIREMENTS", tmp_path / "requirements.txt")
+    with pytest.raises(PipelineError, match=r'add "adbc-driver-postgresql" to `dependencies` in pyproject.toml'):
+        infra.check_schedule(QUERY)

@@ -18,13 +18,17 @@ from pipeline.stack import Service
 
 SETTINGS = Settings("iris", "eu-central-1", "x86_64", "owner/iris")
 IMAGE = f"registry/iris@sha256:{NEW}"
-PASSPORT = {
+CARD = {
     "name": "iris",
     "version": "0123456789ab",
     "trained_at": "2026-01-01T00:00:00+00:00",
+    "task": "classification",
+    "files": {"model.onnx": "9abc"},
     "data": {"sha256": "5678", "rows": 150},
-    "features": [{"name": "petal_length", "unit": "cm"}, {"name": "colour"}],
-    "class_names": ["setosa", "virginica"],
+    "baseline": {
+        "instance": {"petal_length": {"kind": "number", "unit": "cm"}, "colour": {"kind": "category"}},
+        "prediction": {"species": {"kind": "category"}},
+    },
     "metrics": {"accuracy": 0.95, "new": 1},
     "libraries": {"python": "3.13.0"},
 }
@@ -47,8 +51,8 @@ class Bucket:
     def get_object(self, Bucket: str, Key: str) -> Any:
         return {"Body": io.BytesIO(self.objects[Key])}
 
-    def has(self, digest: str, **passport: Any) -> None:
-        self.objects[f"models/{digest}/model.json"] = json.dumps(PASSPORT | passport).encode()
+    def has(self, digest: str, **card: Any) -> None:
+        self.objects[f"models/{digest}/model.json"] = json.dumps(CARD | card).encode()
         self.objects[f"models/{digest}/sbom.cdx.json"] = b'{"bomFormat": "CycloneDX"}'
 
 
@@ -88,7 +92,7 @@ def written(world: World, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.Mo
     return run
 
 
-def test_the_notes_have_passport_metrics_beside_those_before_digest_and_commit(written: Callable[..., str]) -> None:
+def test_the_notes_have_model_card_metrics_next_to_those_before_digest_and_commit(written: Callable[..., str]) -> None:
     assert written().splitlines() == [
         "## Model",
         "",
@@ -96,9 +100,10 @@ def test_the_notes_have_passport_metrics_beside_those_before_digest_and_commit(w
         "| --- | --- |",
         "| version | 0123456789ab |",
         "| trained | 2026-01-01T00:00:00+00:00 |",
+        "| task | classification |",
         "| data | sha256 5678, rows 150 |",
-        "| features | petal_length (cm), colour |",
-        "| classes | setosa, virginica |",
+        "| takes | petal_length (cm), colour |",
+        "| gives | species |",
         "| made with | python 3.13.0 |",
         "",
         "## Metrics",
@@ -117,9 +122,9 @@ def test_the_notes_have_passport_metrics_beside_those_before_digest_and_commit(w
     ]
 
 
-def test_passport_and_list_of_packages_are_beside_the_notes(written: Callable[..., str], tmp_path: Path) -> None:
+def test_model_card_and_list_of_packages_are_next_to_the_notes(written: Callable[..., str], tmp_path: Path) -> None:
     written()
-    assert json.loads((tmp_path / "release" / "model.json").read_text()) == PASSPORT
+    assert json.loads((tmp_path / "release" / "model.json").read_text()) == CARD
     assert json.loads((tmp_path / "release" / "sbom.cdx.json").read_text()) == {"bomFormat": "CycloneDX"}
 
 
@@ -145,12 +150,12 @@ def test_metrics_that_are_not_kept_are_told(bucket: Bucket, written: Callable[..
     assert f"It replaces v1.0.0 (sha256:{OLD}), whose metrics are not known." in written()
 
 
-def test_a_passport_with_other_contents_is_told_as_far_as_it_goes(bucket: Bucket, written: Callable[..., str]) -> None:
+def test_a_card_with_other_contents_is_shown_as_far_as_it_goes(bucket: Bucket, written: Callable[..., str]) -> None:
     bucket.objects[f"models/{NEW}/model.json"] = b'{"metrics": {}}'
     assert "| model | |" in written()
 
 
-def test_without_a_release_or_its_passport_there_are_no_notes(
+def test_without_a_release_or_its_model_card_there_are_no_notes(
     world: World, bucket: Bucket, written: Callable[..., str]
 ) -> None:
     bucket.objects.clear()
@@ -166,8 +171,9 @@ def test_without_a_release_or_its_passport_there_are_no_notes(
 def registered(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run `register` with artifacts of its own, and return what it told."""
     bucket.objects.clear()
-    for name in models.FILES:
+    for name in ("report.html", "figures.json", models.SBOM, "model.onnx"):
         (tmp_path / name).write_text(f"the {name}")
+    (tmp_path / models.CARD).write_text(json.dumps(CARD))
     clients = SimpleNamespace(objects=bucket, account="1")
     monkeypatch.setattr(register, "Aws", lambda region: clients)
     monkeypatch.setattr(register, "check_image", lambda *_: None)
@@ -184,7 +190,9 @@ def registered(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_model_is_kept_beside_its_images_digest(bucket: Bucket, registered: Callable[..., str]) -> None:
     registered()
-    assert bucket.objects == {f"models/{NEW}/{name}": f"the {name}".encode() for name in models.FILES}
+    kept = {f"models/{NEW}/{name}": f"the {name}".encode() for name in ("report.html", "figures.json", models.SBOM)}
+    kept[f"models/{NEW}/model.onnx"] = b"the model.onnx"
+    assert bucket.objects == kept | {f"models/{NEW}/model.json": json.dumps(CARD).encode()}
 
 
 def test_what_is_kept_stays_as_it_is(bucket: Bucket, registered: Callable[..., str], tmp_path: Path) -> None:
@@ -195,9 +203,10 @@ def test_what_is_kept_stays_as_it_is(bucket: Bucket, registered: Callable[..., s
     assert bucket.objects == before
 
 
+@pytest.mark.parametrize("name", ["figures.json", "model.onnx", "model.json"])
 def test_what_is_missing_is_told_before_anything_is_kept(
-    bucket: Bucket, registered: Callable[..., str], tmp_path: Path
+    name: str, bucket: Bucket, registered: Callable[..., str], tmp_path: Path
 ) -> None:
-    (tmp_path / "figures.json").unlink()
-    assert "figures.json isn't in" in registered(code=1)
+    (tmp_path / name).unlink()
+    assert f"{name} isn't in" in registered(code=1)
     assert bucket.objects == {}

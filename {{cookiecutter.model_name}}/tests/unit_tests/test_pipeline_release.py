@@ -109,13 +109,13 @@ FAILURES = [
     ("Publish a version", fail_to_start, "no entry point"),
     ("Ask this version the examples", refuse("Invoke"), "AWS denies Invoke"),
     ("Ask this version the examples", crash, "No module named 'numpy'"),
-    ("Ask this version the examples", answer_wrongly, "example 1 is `setosa` and should be `versicolor`"),
+    ("Ask this version the examples", answer_wrongly, "example 1: `species` is `setosa` and should be `versicolor`"),
     ("Ask this version the examples", answer_a_problem, "petal_length is missing"),
     ("Move the alias `live`", refuse("UpdateAlias"), "AWS denies UpdateAlias"),
     ("Begin a record of this release", refuse("CreateDeployment"), "AWS denies CreateDeployment"),
     ("Republish the stage `staging`", refuse("UpdateStage"), "AWS denies UpdateStage"),
     ("Check the endpoint", answer_500, "500 Internal Server Error"),
-    ("Check the endpoint", answer_wrongly_over_http, "example 1 is `setosa`"),
+    ("Check the endpoint", answer_wrongly_over_http, "example 1: `species` is `setosa`"),
     ("Check the endpoint", answer_with_the_old_version, "version 1 still answers"),
 ]
 

@@ -19,7 +19,7 @@ class World:
     """What the endpoint answers, by path; and to a request that isn't JSON."""
 
     def __init__(self) -> None:
-        predictions = [{"label": example.label} for example in load_examples()]
+        predictions = [example.expect for example in load_examples()]
         self.answers: dict[str, tuple[int, str, Any]] = {
             "/health": (200, JSON, {"status": "ready", "model": {"name": "iris", "version": "1"}}),
             "/predict": (200, JSON, {"predictions": predictions}),

@@ -1,0 +1,1 @@
+"""Tests of what the template serves, for several contracts and without a trained model."""

@@ -1,0 +1,1 @@
+"""Tests of files in S3 and of schedules, for several contracts and without a trained model."""

@@ -1,0 +1,137 @@
+"""From the body of a request to checked instances; every refusal names the instance and the field."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy.typing as npt
+
+from serving.columns import Contract
+from serving.fields import Refused, kind_of, shown
+from serving.http.problem import Problem
+
+
+class Instances(NamedTuple):
+    """What a request asks about: so many instances, in columns by the names of their fields."""
+
+    columns: dict[str, npt.NDArray[Any]]
+    rows: int
+
+
+class Reader:
+    """Reads instances of `contract`, at most `limit` in a request.
+
+    A body that is as it should be is decoded straight into structs. Only what that refuses is looked at a second
+    time, to say what is wrong with it, or to accept a shape that is seldom sent.
+    """
+
+    def __init__(self, contract: Contract, limit: int) -> None:
+        self._contract = contract
+        self._limit = limit
+        several: Any = Annotated[list[contract.instance | contract.row], msgspec.Meta(min_length=1, max_length=limit)]  # type: ignore[name-defined]
+        named = msgspec.defstruct("Named", [("instances", several)], forbid_unknown_fields=True)
+        self._several = msgspec.json.Decoder(several)
+        self._named = msgspec.json.Decoder(named)
+
+    def from_json(self, body: bytes) -> Instances:
+        """Return the instances in a JSON body of any accepted shape. Raises Problem."""
+        if not (start := body.lstrip()[:1]):
+            raise Problem(HTTPStatus.BAD_REQUEST, 'the body is empty; send JSON such as {"instances": [...]}')
+        try:
+            if start == b"{":
+                return self._in_columns(self._named.decode(body).instances)  # type: ignore[attr-defined]
+            return self._in_columns(self._several.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._explained(body)
+
+    def from_value(self, payload: Any) -> Instances:
+        """Return the instances in a JSON value of any accepted shape. Raises Problem."""
+        return self._in_columns([self._checked(index, given) for index, given in enumerate(self._listed(payload))])
+
+    def from_file(self, content: bytes) -> Instances:
+        """Return the one instance that is the file `content` and nothing else. Raises Problem."""
+        field = self._contract.file
+        if field is None:
+            raise TypeError("an instance of model_code/schema.py isn't one file")
+        try:
+            return self._columns([self._contract.instance(**{field.name: content})])
+        except Refused as refused:
+            raise unprocessable(refused.reason) from None
+
+    def _explained(self, body: bytes) -> Instances:
+        """Return the instances in a body that wasn't decoded at once, or say what is wrong with it."""
+        try:
+            payload = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._find_what_is_not_json(body)
+            reason = str(error).partition(" - at ")[0]
+            raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason}") from None
+        return self.from_value(payload)
+
+    def _find_what_is_not_json(self, body: bytes) -> None:
+        """Raise Problem with the place of a NaN or of half a character, which Python's more lenient parser reads."""
+        import json  # only bad input needs it
+
+        try:
+            self.from_value(json.loads(body))
+        except (ValueError, RecursionError):
+            return
+
+    def _listed(self, payload: Any) -> list[Any]:
+        """Return the list of instances in a request of any accepted shape."""
+        if isinstance(payload, dict):
+            if "instances" not in payload and not payload.keys().isdisjoint(self._contract.input_keys):
+                return [payload]
+            if unknown := [key for key in payload if key != "instances"]:
+                raise unprocessable(
+                    f'the request has an unknown member {shown(unknown[0])}; it takes {{"instances": [...]}}, or one '
+                    f"object with {', '.join(self._contract.input_keys)}"
+                )
+            if "instances" not in payload:
+                raise unprocessable('the request has no `instances`; send {"instances": [...]}')
+            payload = payload["instances"]
+        if not isinstance(payload, list):
+            raise unprocessable(f"expected a list of instances, got {kind_of(payload)}")
+        # One instance as a bare list: its first entry is a value, not an instance.
+        given = [payload] if payload and not isinstance(payload[0], dict | list) else payload
+        if not given:
+            raise unprocessable("`instances` is empty; send at least one")
+        if len(given) > self._limit:
+            raise unprocessable(
+                f"`instances` has {len(given):,} entries and may have {self._limit:,}; send several requests"
+            )
+        return given
+
+    def _checked(self, index: int, given: Any) -> msgspec.Struct:
+        try:
+            return self._contract.check(given)
+        except Refused as refused:
+            raise at(index, refused) from None
+
+    def _in_columns(self, given: Sequence[Any]) -> Instances:
+        """Return instances, some of them maybe as tuples, in columns."""
+        if tuple in map(type, given):
+            contract = self._contract
+            names = [field.name for field in contract.inputs]
+            given = [
+                contract.instance(**dict(zip(names, it, strict=True))) if type(it) is tuple else it for it in given
+            ]
+        try:
+            return self._columns(given)
+        except Refused as refused:
+            raise at(refused.index or 0, refused) from None
+
+    def _columns(self, instances: Sequence[msgspec.Struct]) -> Instances:
+        return Instances(self._contract.columns(instances), len(instances))
+
+
+def at(index: int, refused: Refused) -> Problem:
+    """Return the refusal of entry `index` of a request."""
+    place = f"instances[{index}]"
+    return unprocessable(f"{place}.{refused.field}: {refused.reason}" if refused.field else f"{place} {refused.reason}")
+
+
+def unprocessable(detail: str) -> Problem:
+    """Return the refusal of well-formed JSON that isn't what the schema asks for."""
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
