@@ -68,6 +68,7 @@ def test_tampered_artifacts_are_made_again(train):
     declared = regression()
     first = train(declared)
     contents = {path.name: path.read_bytes() for path in first.folder.iterdir()}
+    inputs = first.card["inputs_sha256"]
     for tamper in (
         lambda: (first.folder / "line.json").write_bytes(b"{}"),
         lambda: (first.folder / "line.json").unlink(),
@@ -76,11 +77,15 @@ def test_tampered_artifacts_are_made_again(train):
         lambda: (first.folder / "model.json").write_text("{"),
         lambda: (first.folder / "model.json").unlink(),
     ):
+        assert artifacts.up_to_date(first.folder, inputs)
         tamper()
-        again = train(declared, if_changed=True)
-        assert not is_up_to_date(again)
-        assert again.files == sorted(contents)
-        assert (again.folder / "line.json").read_bytes() == contents["line.json"]
+        assert not artifacts.up_to_date(first.folder, inputs)
+        fill(first.folder, contents)
+    (first.folder / "line.json").write_bytes(b"{}")
+    again = train(declared, if_changed=True)
+    assert not is_up_to_date(again)
+    assert again.files == sorted(contents)
+    assert (again.folder / "line.json").read_bytes() == contents["line.json"]
 
 
 def test_a_model_that_was_not_good_enough_is_tried_again(train):

@@ -147,6 +147,7 @@ def test_the_words_that_count_as_known_are_counted_on_rows_that_the_model_has_no
     assert found["length"]["range"] == [16.0, 17.0]
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in square:RuntimeWarning")
 @pytest.mark.parametrize(
     "values",
     [[0.1, np.nextafter(0.1, 1)], [1e17, 1e17], [0.3] * 3, [-1e308, 1e308], [5e-324, 0.0], [1e300], [7, 7]],
@@ -155,7 +156,7 @@ def test_the_words_that_count_as_known_are_counted_on_rows_that_the_model_has_no
 def test_numbers_of_any_spread_have_a_histogram(values):
     found = numbers(values)
     assert sum(found["counts"]) == len(values)
-    assert np.all(np.diff(found["edges"]) > 0)
+    assert found["edges"] == sorted(set(found["edges"]))
 
 
 def test_whole_numbers_of_a_short_range_have_a_bin_each():

@@ -1,4 +1,4 @@
-"""The default export: ONNX whose outputs are Prediction's, that agrees with the fitted pipeline, and is reproducible."""
+"""The default export: ONNX whose outputs are Prediction's, agrees with the fitted pipeline, and is reproducible."""
 
 import hashlib
 import os

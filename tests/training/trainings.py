@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from PIL import Image
 from serving.columns import Contract
 from serving.onnx_session import OnnxSession
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from training import artifacts
+from training import artifacts, resampling
 from training.declared import Declared, TrainingError
 from training.train import train
 
@@ -52,7 +53,8 @@ def run(declared: Declared, repository: Path, examples: Any = None, *, if_change
     (repository / "pyproject.toml").write_text(PYPROJECT)
     (code / "examples.json").write_text(json.dumps(examples if examples is not None else any_example(declared)))
     printed, refused = io.StringIO(), None
-    with redirect_stdout(printed):
+    # How many resamples a training takes is tested in test_report.py; here as few as there can be.
+    with redirect_stdout(printed), patch.object(resampling, "RESAMPLES", ()):
         try:
             with artifacts.locked(repository / "artifacts") as folder:
                 train(declared, repository, folder, if_changed=if_changed)

@@ -262,7 +262,8 @@ def test_a_cell_larger_than_a_block_is_refused_without_reading_on() -> None:
     file = Endless()
     with pytest.raises(InvalidFile, match="after row 0 has more than 1,048,576 bytes"):
         list(csv_format.Csv(file, NOTES.contract).blocks())
-    assert file.sent < 40 << 20
+    # Arrow reads some dozens of blocks ahead.
+    assert file.sent < 64 << 20
 
 
 def test_gzip_goes_in_and_out_also_in_several_members() -> None:
@@ -324,7 +325,7 @@ json_values = st.recursive(
 @given(
     st.lists(st.dictionaries(st.sampled_from(["id", "note", "length", "x", "ü"]), json_values, max_size=4), max_size=8),
     st.booleans(),
-    st.lists(st.binary(max_size=8), max_size=2),
+    st.lists(st.binary(max_size=8).map(lambda it: b"{" + it), max_size=2),
 )
 def test_json_lines_come_out_in_order_as_readers_read_them(rows: list[Any], ascii_: bool, garbage: list[bytes]) -> None:
     lines = [json.dumps({"number": number, **row}, ensure_ascii=ascii_).encode() for number, row in enumerate(rows)]

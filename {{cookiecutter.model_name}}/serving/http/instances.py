@@ -8,7 +8,7 @@ import msgspec
 import numpy.typing as npt
 
 from serving.columns import Contract
-from serving.fields import Refused, kind_of, shown
+from serving.fields import Kind, Refused, kind_of, shown
 from serving.http.problem import Problem
 
 
@@ -93,8 +93,7 @@ class Reader:
             payload = payload["instances"]
         if not isinstance(payload, list):
             raise unprocessable(f"expected a list of instances, got {kind_of(payload)}")
-        # One instance as a bare list: its first entry is a value, not an instance.
-        given = [payload] if payload and not isinstance(payload[0], dict | list) else payload
+        given = [payload] if payload and self._begins_instance(payload[0]) else payload
         if not given:
             raise unprocessable("`instances` is empty; send at least one")
         if len(given) > self._limit:
@@ -102,6 +101,13 @@ class Reader:
                 f"`instances` has {len(given):,} entries and may have {self._limit:,}; send several requests"
             )
         return given
+
+    def _begins_instance(self, value: Any) -> bool:
+        """Return whether `value`, the first entry of a list, is a field's value: the list is then one instance."""
+        if self._contract.inputs[0].kind is Kind.LIST and isinstance(value, list):
+            # Of an instance as a list, the first entry would be a list.
+            return not value or not isinstance(value[0], list)
+        return not isinstance(value, dict | list)
 
     def _checked(self, index: int, given: Any) -> msgspec.Struct:
         try:
