@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import NamedTuple
 
-from benchmarks.contenders import BARE_ONNX, CONTENDERS, EMPTY, GENERATED, SERVING, USUAL_WAY
+from benchmarks.contenders import BARE_ONNX, CONTENDERS, EMPTY, GENERATED, MANY_INSTANCES, SERVING, USUAL_WAY
 from benchmarks.files import FASTER_AT_LEAST, ROWS, FileResults
 from benchmarks.rounds import Figure, Figures
 
@@ -58,7 +58,7 @@ def draw(figures: Mapping[str, Figures], files: FileResults) -> str:
     panels = [
         panel("Cold start", figures, CONTENDERS, "cold_start", "{:.3f} s"),
         panel("Warm call", figures, CONTENDERS, "warm_call", "{:.2f} ms"),
-        panel("1,000 instances, in the handler", figures, SERVING, "large_alone", "{:.1f} ms"),
+        panel(f"{MANY_INSTANCES:,} instances, in the handler", figures, SERVING, "large_alone", "{:.1f} ms"),
         panel("Memory", figures, CONTENDERS, "memory", "{:.0f} MB"),
         *(file_panel(model, files) for model in FASTER_AT_LEAST),
     ]

@@ -50,13 +50,13 @@ class Answer(Struct, frozen=True):
     """An output of every kind."""
 
     value: float
-    colour: Colour
+    tone: Colour
     shares: dict[Colour, float]
     vector: tuple[float, float]
     count: int
     maybe: float | None
-    day: dt.date | None
-    words: list[str]
+    due: dt.date | None
+    parts: list[str]
 
 
 CONTRACT = Contract(Everything, Answer)
@@ -198,8 +198,7 @@ def test_what_msgspec_takes_is_taken_with_the_same_value(field: Any, value: Any)
 def test_whatever_is_taken_fits_into_a_column(field: Any, value: Any) -> None:
     try:
         instance = CONTRACT.check(GOOD | {field.key: value})
-    except Refused as refused:
-        assert refused.reason
+    except Refused:
         return
     assert len(CONTRACT.columns([instance])[field.name]) == 1
 
@@ -207,21 +206,22 @@ def test_whatever_is_taken_fits_into_a_column(field: Any, value: Any) -> None:
 @given(st.sampled_from(CONTRACT.inputs), st.text(max_size=30))
 def test_whatever_text_is_in_a_cell_it_is_a_value_or_refused(field: Any, cell: str) -> None:
     try:
-        checked(field, from_text(field, cell))
-    except Refused as refused:
-        assert refused.field == field.key
+        value = checked(field, from_text(field, cell))
+    except Refused:
+        return
+    assert checked(field, value) == value, "what was taken once is taken again"
 
 
 def answers(rows: int, **changes: Any) -> dict[str, Any]:
     return {
         "value": np.ones(rows, np.float32),
-        "colour": np.array(["red"] * rows, object),
+        "tone": np.array(["red"] * rows, object),
         "shares": np.full((rows, 2), 0.5),
         "vector": np.zeros((rows, 2)),
         "count": np.arange(rows),
         "maybe": np.full(rows, np.nan),
-        "day": np.array(["NaT"] * rows, "datetime64[D]"),
-        "words": np.array([["a"]] * rows + [None], object)[:-1],
+        "due": np.array(["NaT"] * rows, "datetime64[D]"),
+        "parts": np.array([["a"]] * rows + [None], object)[:-1],
     } | changes
 
 
@@ -231,13 +231,13 @@ def test_predictions_are_made_of_columns() -> None:
     first, second = CONTRACT.predictions(answer.columns)
     assert msgspec.to_builtins(first) == {
         "value": 1.0,
-        "colour": "red",
+        "tone": "red",
         "shares": {"red": 0.5, "green": 0.5},
         "vector": [0.0, 0.0],
         "count": 0,
         "maybe": 1.0,
-        "day": None,
-        "words": ["a"],
+        "due": None,
+        "parts": ["a"],
     }
     assert second.maybe is None  # type: ignore[attr-defined]
 
@@ -247,14 +247,14 @@ def test_predictions_are_made_of_columns() -> None:
     [
         ("value", [1.0, math.nan]),
         ("value", [1.0, math.inf]),
-        ("colour", ["red", "blue"]),
+        ("tone", ["red", "blue"]),
         ("shares", [[0.5, 0.5], [math.nan, 1.0]]),
         ("vector", [[0, 0], [0, -math.inf]]),
         ("maybe", [math.nan, math.inf]),
     ],
 )
 def test_a_value_that_makes_no_sense_is_told_by_row(name: str, column: Any) -> None:
-    kind = object if name == "colour" else float
+    kind = object if name == "tone" else float
     answer = CONTRACT.answer(answers(2, **{name: np.array(column, kind)}), 2)
     assert list(answer.nonsense) == [1]
     assert answer.nonsense[1].field == name
@@ -285,3 +285,38 @@ def test_a_type_that_can_not_be_served_is_refused_with_those_that_can(kind: Any)
     odd = msgspec.defstruct("Odd", [("field", kind)])
     with pytest.raises((UnsupportedType, TypeError), match=r"Odd.field .* use float, int|Type 'complex'|complex"):
         Contract(odd, Answer)
+
+
+def test_a_moment_that_is_out_of_range_in_utc_is_refused_with_its_place() -> None:
+    late = CONTRACT.check(GOOD | {"moment": "9999-12-31T23:59:59-05:00"})
+    with pytest.raises(Refused, match="out of range in UTC") as refused:
+        CONTRACT.columns([CONTRACT.check(GOOD), late])
+    assert refused.value.index == 1
+
+
+def test_a_field_that_goes_in_and_comes_out_is_refused() -> None:
+    class Same(Struct):
+        number: float
+
+    with pytest.raises(UnsupportedType, match="rename one of them"):
+        Contract(Everything, Same)
+
+
+def test_what_the_schema_checks_by_itself_is_refused_with_its_reason() -> None:
+    class Ordered(Struct):
+        first: float
+        last: float
+
+        def __post_init__(self) -> None:
+            if self.last < self.first:
+                raise ValueError("`last` is before `first`")
+
+    with pytest.raises(Refused, match="`last` is before `first`"):
+        Contract(Ordered, Answer).check([2, 1])
+
+
+@pytest.mark.parametrize("cell", ["1_000", "１２", "0x1f"])
+def test_what_python_alone_takes_as_a_number_is_not_one(cell: str) -> None:
+    number = next(field for field in CONTRACT.inputs if field.name == "whole")
+    with pytest.raises(Refused):
+        checked(number, from_text(number, cell))

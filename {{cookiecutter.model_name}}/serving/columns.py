@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from serving.fields import Field, Kind, Refused, UnsupportedType, checked, fields_of, kind_of, shown
+from serving.fields import Field, Kind, Refused, UnsupportedType, checked, fields_of, is_unicode, kind_of, shown
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -72,6 +72,11 @@ class Contract:
         self._takes_outputs_in_order = tuple(field.name for field in self.outputs) == prediction.__match_args__
         if files := [field.name for field in self.outputs if field.kind is Kind.FILE]:
             raise UnsupportedType(f"Prediction.{files[0]} in model_code/schema.py is a file; a model can't return one")
+        if twice := sorted({*self.input_keys} & {*self.output_keys}):
+            raise UnsupportedType(
+                f"`{twice[0]}` in model_code/schema.py is a field of Instance and of Prediction, and in a file both "
+                "would be the same column: rename one of them"
+            )
         # An instance as a list: the same types and ranges, in the order of the fields.
         self.row: Any = tuple[*(field.type for field in self.inputs)]  # type: ignore[misc]
 
@@ -107,7 +112,14 @@ class Contract:
                 values[field.name] = checked(field, given[field.key])
             elif field.required:
                 raise Refused(field.key, f"is missing; expected {field.called}")
-        return self.instance(**values)
+        return self.made(values)
+
+    def made(self, values: Mapping[str, Any]) -> msgspec.Struct:
+        """Return the instance with these values, by the fields' names. Raises Refused as `__post_init__` does."""
+        try:
+            return self.instance(**values)
+        except (TypeError, ValueError) as error:
+            raise Refused("", str(error)) from None
 
     def columns(self, instances: Sequence[msgspec.Struct]) -> dict[str, npt.NDArray[Any]]:
         """Return the columns of `instances`, by the fields' names.
@@ -174,7 +186,8 @@ def column_of(field: Field, values: list[Any]) -> npt.NDArray[Any]:
         return np.array(rows, np.float64).reshape(len(values), len(field.choices))
     if field.kind is Kind.FILE:
         return file_column(field, values)
-    return np.array([None if value is None else moment(value) for value in values], NUMPY_TYPES[field.kind])
+    moments = [None if value is None else moment(field, index, value) for index, value in enumerate(values)]
+    return np.array(moments, NUMPY_TYPES[field.kind])
 
 
 def whole_column(field: Field, values: list[Any]) -> npt.NDArray[Any]:
@@ -199,7 +212,7 @@ def list_column(field: Field, values: list[Any]) -> npt.NDArray[Any]:
     item = field.item
     assert item is not None  # noqa: S101 - of every list
     if field.length is None:
-        return objects([None if value is None else column_of(item, list(value)) for value in values])
+        return objects([None if value is None else entries_of(field, row, value) for row, value in enumerate(values)])
     flat: list[Any] = []
     missing = absent(item)
     for value in values:
@@ -211,6 +224,15 @@ def list_column(field: Field, values: list[Any]) -> npt.NDArray[Any]:
         index, entry = divmod(refused.index or 0, field.length)
         raise Refused(field.key, f"entry {entry}: {refused.reason}", index) from None
     return column.reshape(len(values), field.length)
+
+
+def entries_of(field: Field, row: int, value: Sequence[Any]) -> npt.NDArray[Any]:
+    """Return the entries of the list in `row` as an array."""
+    assert field.item is not None  # noqa: S101 - of every list
+    try:
+        return column_of(field.item, list(value))
+    except Refused as refused:
+        raise Refused(field.key, f"entry {refused.index}: {refused.reason}", row) from None
 
 
 def absent(item: Field) -> Any:
@@ -236,14 +258,20 @@ def objects(values: Sequence[Any]) -> npt.NDArray[np.object_]:
     return np.fromiter(values, object, len(values))
 
 
-def moment(value: Any) -> Any:
-    """Return a moment as NumPy takes it: a time as what has passed since midnight, everything in UTC."""
+def moment(field: Field, index: int, value: Any) -> Any:
+    """Return a moment as NumPy takes it: a time as what has passed since midnight, everything in UTC.
+
+    Raises Refused where the year would be 0 or 10000 there.
+    """
     if isinstance(value, dt.time):
         return dt.timedelta(
             hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond
         )
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
-        return value.astimezone(dt.UTC).replace(tzinfo=None)
+        try:
+            return value.astimezone(dt.UTC).replace(tzinfo=None)
+        except OverflowError:
+            raise Refused(field.key, f"{value.isoformat()} is out of range in UTC", index) from None
     return value
 
 
@@ -281,8 +309,7 @@ def odd_rows(field: Field, column: npt.NDArray[Any]) -> list[int]:
             choices = {*item.choices, None} if nullable else set(item.choices)
             odd = [place for place, value in values if value not in choices]
         else:
-            types = (str, type(None)) if nullable else (str,)
-            odd = [place for place, value in values if not isinstance(value, types)]
+            odd = [place for place, value in values if not (is_text(value) or (value is None and nullable))]
         return sorted({place // (field.length or 1) for place in odd}) if odd else []
     if item.kind in FRACTIONS:
         good = np.isfinite(column)
@@ -293,6 +320,11 @@ def odd_rows(field: Field, column: npt.NDArray[Any]) -> list[int]:
     else:
         good = ~np.ma.getmaskarray(column) if item.kind in MASKED else ~np.isnat(column)
     return [] if good.all() else np.flatnonzero(~good.reshape(len(column), -1).all(axis=1)).tolist()
+
+
+def is_text(value: Any) -> bool:
+    """Return whether a value is text that can be written."""
+    return isinstance(value, str) and is_unicode(value)
 
 
 def values_of(field: Field, column: npt.NDArray[Any]) -> list[Any]:

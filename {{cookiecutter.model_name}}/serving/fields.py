@@ -295,10 +295,8 @@ def check_text(field: Field, value: Any) -> str:
     """Return text that is Unicode and not too long."""
     if not isinstance(value, str):
         raise expected(field, value)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Refused(field.key, "the text isn't valid Unicode: it has half of a surrogate pair") from None
+    if not is_unicode(value):
+        raise Refused(field.key, "the text isn't valid Unicode: it has half of a surrogate pair")
     if field.shortest is not None and len(value) < field.shortest:
         raise Refused(field.key, f"the text has {len(value):,} characters and needs at least {field.shortest:,}")
     if field.longest is not None and len(value) > field.longest:
@@ -306,6 +304,15 @@ def check_text(field: Field, value: Any) -> str:
     if field.pattern is not None and not re.search(field.pattern, value):
         raise Refused(field.key, f"the text must match the pattern {field.pattern}")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether text can be written as UTF-8: half of a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_category(field: Field, value: Any) -> Any:
@@ -395,6 +402,8 @@ CHECKS = {
 def from_text(field: Field, cell: str) -> Any:
     """Return what a cell of text says of the field: the value where it can be read as one, else the text itself."""
     text = cell.strip()
+    if field.kind in (Kind.NUMBER, Kind.INTEGER) and (not text.isascii() or "_" in text):
+        return cell  # Python alone takes 1_000 and the digits of other scripts as numbers
     try:
         if field.kind is Kind.INTEGER or (field.kind is Kind.CATEGORY and isinstance(field.choices[0], int)):
             try:

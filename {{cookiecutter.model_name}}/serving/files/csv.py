@@ -45,8 +45,6 @@ INTEGER = r"^-?[0-9]{1,18}$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 DATETIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$"
 ZONED = f"{DATETIME[:-1]}(Z|[+-][0-9]{{2}}:[0-9]{{2}})$"
-# What Python takes as a number and nobody else does: 1_000, or the digits of other scripts.
-ODD_NUMBER = re.compile(r"_|[^\x00-\x7f]")
 # A line with its end, or the last one without.
 LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 SPECIAL = (b'"', b",", b"\r", b"\n")
@@ -451,8 +449,6 @@ def value_in(field: Field, cell: str | None) -> Any:
     """Return what a cell says of a field, None for nothing, else its text."""
     if cell is None or (field.kind is not Kind.TEXT and not cell.strip() and "" not in field.choices):
         return None
-    if field.kind in (Kind.NUMBER, Kind.INTEGER) and ODD_NUMBER.search(cell):
-        return cell
     return from_text(field, cell)
 
 

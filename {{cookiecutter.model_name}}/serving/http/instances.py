@@ -118,15 +118,21 @@ class Reader:
     def _in_columns(self, given: Sequence[Any]) -> Instances:
         """Return instances, some of them maybe as tuples, in columns."""
         if tuple in map(type, given):
-            contract = self._contract
-            names = [field.name for field in contract.inputs]
+            names = [field.name for field in self._contract.inputs]
             given = [
-                contract.instance(**dict(zip(names, it, strict=True))) if type(it) is tuple else it for it in given
+                self._made(index, dict(zip(names, it, strict=True))) if type(it) is tuple else it
+                for index, it in enumerate(given)
             ]
         try:
             return self._columns(given)
         except Refused as refused:
             raise at(refused.index or 0, refused) from None
+
+    def _made(self, index: int, values: dict[str, Any]) -> msgspec.Struct:
+        try:
+            return self._contract.made(values)
+        except Refused as refused:
+            raise at(index, refused) from None
 
     def _columns(self, instances: Sequence[msgspec.Struct]) -> Instances:
         return Instances(self._contract.columns(instances), len(instances))
