@@ -49,7 +49,7 @@ class Buckets:
         return str(self.s3.put_object(Bucket=self.incoming, Key=key, Body=content)["VersionId"])
 
     def start(self, *keys: str) -> subprocess.Popen[str]:
-        """Start the handler with the event that S3 sends for these files."""
+        """Call the handler with the event that S3 sends for these files, and don't wait for it."""
         records = [
             {
                 "eventSource": "aws:s3",
@@ -57,6 +57,10 @@ class Buckets:
             }
             for key in keys
         ]
+        return self.call({"Records": records})
+
+    def call(self, event: dict[str, Any]) -> subprocess.Popen[str]:
+        """Call the handler with an event, and don't wait for it."""
         process = subprocess.Popen(
             [self.repository / ".venv/bin/python", "-c", CALL],
             cwd=self.repository,
@@ -67,14 +71,15 @@ class Buckets:
             text=True,
         )
         assert process.stdin
-        process.stdin.write(json.dumps({"Records": records}))
+        process.stdin.write(json.dumps(event))
         process.stdin.close()
         process.stdin = None
         return process
 
     def score(self, *keys: str) -> dict[str, Any]:
         """Let the handler score these files and return their manifests."""
-        return result_of(self.start(*keys))
+        files: dict[str, Any] = result_of(self.start(*keys))["files"]
+        return files
 
     def read(self, key: str) -> bytes:
         """Return an object in the output bucket."""
@@ -102,10 +107,11 @@ class Buckets:
 
 
 def result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a call of the handler and return what it returned."""
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    files: dict[str, Any] = json.loads(output.splitlines()[-1])["files"]
-    return files
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
 
 
 @contextmanager

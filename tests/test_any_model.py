@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -15,15 +16,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sandbox import aws
+from sandbox import aws, postgres
 from sandbox.aws import Aws
 from sandbox.progress import StageFailed
-from tests.bring import MODELS, ask, bring, card_of, changed, check, copy_of
-from tests.buckets import buckets
+from tests.bring import MODELS, add_database_driver, ask, bring, card_of, changed, check, copy_of
+from tests.buckets import buckets, result_of
 from tests.conftest import make
 
 PENGUINS = files("palmerpenguins") / "data" / "penguins.csv"
 ROWS = 344
+MEASURED = ["island", "year", "bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "sex"]
+# What is measured, in types of the database's own, and what comes out.
+TABLES = """
+CREATE TABLE penguins (id int, island varchar(20), year smallint, bill_length_mm numeric(4, 1), bill_depth_mm real,
+flipper_length_mm int, body_mass_g numeric, sex text);
+CREATE TABLE species (LIKE penguins, scheduled_at timestamptz NOT NULL, species text NOT NULL,
+"probability_Adelie" float8, "probability_Chinstrap" float8, "probability_Gentoo" float8);
+"""
+LOCKED = {"pyproject.toml", "requirements.txt", "requirements-dev.txt", "requirements-uv.txt"}
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +165,43 @@ def test_every_form_of_a_file_gets_the_same_predictions(penguins: Path, account:
         assert [line["probability"][key] for line in of_jsonl] == pytest.approx(expected, abs=1e-6)
 
 
+def test_what_a_query_finds_gets_the_same_predictions(penguins: Path, account: Aws, tmp_path: Path) -> None:
+    if missing := postgres.postgres_missing():
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    repository = copy_of(penguins, tmp_path)
+    add_database_driver(repository)
+    assert {name for name in changed(repository) if "/" not in name} <= LOCKED
+    # One of its own, for the other is linked to what other tests use.
+    shutil.rmtree(repository / ".venv")
+    make(repository, "setup")
+    rows = penguin_rows()
+    asked = {"time": "2026-01-01T03:00:00Z", "database": "penguins/database", "format": "csv", "table": "species"}
+    asked["query"] = "SELECT * FROM penguins ORDER BY id"
+    with postgres.server() as database, buckets(account, repository) as world:
+        account.client("secretsmanager").create_secret(Name="penguins/database", SecretString=database.address())
+        database.sql(TABLES + inserts(rows))
+        manifest = result_of(world.call({"schedule": asked}))["manifest"]
+        assert (manifest["rows_scored"], manifest["rows_rejected"]) == (ROWS, 0)
+        of_query = list(csv.DictReader(io.StringIO(world.read(manifest["predictions"]["key"]).decode())))
+        in_table = database.sql("SELECT species FROM species ORDER BY id").splitlines()
+        text = "\n".join([",".join(MEASURED), *(",".join(row[name] for name in MEASURED) for row in rows)])
+        world.drop("incoming/a.csv", text.encode())
+        world.score("incoming/a.csv")
+        of_csv = list(csv.DictReader(io.StringIO(world.read("predictions/a.csv").decode())))
+    assert [row["species"] for row in of_query] == in_table == [row["species"] for row in of_csv]
+    for name in ("probability_Adelie", "probability_Chinstrap", "probability_Gentoo"):
+        assert [float(row[name]) for row in of_query] == pytest.approx([float(row[name]) for row in of_csv], abs=1e-6)
+
+
+def inserts(rows: list[dict[str, str]]) -> str:
+    """SQL that puts penguins into their table, each with its number."""
+    values = (
+        ", ".join([str(number), *(f"'{row[name]}'" if row[name] else "NULL" for name in MEASURED)])
+        for number, row in enumerate(rows)
+    )
+    return "".join(f"INSERT INTO penguins VALUES ({it});\n" for it in values)
+
+
 def test_a_row_with_another_word_or_without_what_it_needs_is_rejected_alone(penguins: Path, account: Aws) -> None:
     rows = penguin_rows()[:4]
     rows[1]["island"], rows[2]["year"] = "Texel", ""
@@ -235,7 +282,8 @@ def test_a_changed_csv_makes_another_model(own_flats: Path) -> None:
 def test_after_a_change_of_the_csv_the_old_model_is_never_tested_or_served(own_flats: Path) -> None:
     before = made_from(own_flats)
     (own_flats / "model_code/flats.csv").write_bytes(flats_csv(seed=1))
-    make(own_flats, "test")
+    # One test is enough to see what `make test` does before it tests.
+    make(own_flats, "test", "PYTEST_ADDOPTS=-k examples")
     assert made_from(own_flats) != before
     # A file's time says nothing: this is the data of the beginning, with a new time.
     (own_flats / "model_code/flats.csv").write_bytes(flats_csv(seed=0))

@@ -20,7 +20,8 @@ from sandbox.base_image import ensure_base_image, pip_build_arguments
 from sandbox.engine import ensure_buildx
 from sandbox.postgres import Postgres
 from sandbox.progress import run
-from tests.conftest import DEFAULT_PYTHON, make
+from tests.bring import add_database_driver
+from tests.conftest import DEFAULT_PYTHON
 from tests.emulator.conftest import document, until, wait_for_update
 
 pytestmark = pytest.mark.container
@@ -105,20 +106,11 @@ def world(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     folder = tmp_path_factory.mktemp("schedule")
     repository = folder / demo.MODEL
     shutil.copytree(trained, repository, symlinks=True)
-    add_driver(repository)
+    add_database_driver(repository)
     with aws.start(folder / "aws", port=aws.any_port(), auth=True) as account:
         hosts = [listening.rpartition(":")[0] for listening in account.listens_on]
         with postgres.server(hosts) as database:
             yield World(account, database, set_up(account, repository, address(database)))
-
-
-def add_driver(repository: Path) -> None:
-    """Add what asks a database, as infra/service.yaml says, for a schedule with a query."""
-    project = repository / "pyproject.toml"
-    dependencies = 'dependencies = [\n    "adbc-driver-postgresql",'
-    project.write_text(project.read_text().replace("dependencies = [", dependencies, 1))
-    make(repository, "lock")
-    assert "adbc-driver-postgresql==" in (repository / "requirements.txt").read_text()
 
 
 def set_up(account: Aws, repository: Path, database: str) -> str:
