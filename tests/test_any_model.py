@@ -30,7 +30,7 @@ MEASURED = ["island", "year", "bill_length_mm", "bill_depth_mm", "flipper_length
 TABLES = """
 CREATE TABLE penguins (id int, island varchar(20), year smallint, bill_length_mm numeric(4, 1), bill_depth_mm real,
 flipper_length_mm int, body_mass_g numeric, sex text);
-CREATE TABLE species (LIKE penguins, scheduled_at timestamptz NOT NULL, species text NOT NULL,
+CREATE TABLE scored (LIKE penguins, scheduled_at timestamptz NOT NULL, species text NOT NULL,
 "probability_Adelie" float8, "probability_Chinstrap" float8, "probability_Gentoo" float8);
 """
 LOCKED = {"pyproject.toml", "requirements.txt", "requirements-dev.txt", "requirements-uv.txt"}
@@ -175,7 +175,7 @@ def test_what_a_query_finds_gets_the_same_predictions(penguins: Path, account: A
     shutil.rmtree(repository / ".venv")
     make(repository, "setup")
     rows = penguin_rows()
-    asked = {"time": "2026-01-01T03:00:00Z", "database": "penguins/database", "format": "csv", "table": "species"}
+    asked = {"time": "2026-01-01T03:00:00Z", "database": "penguins/database", "format": "csv", "table": "scored"}
     asked["query"] = "SELECT * FROM penguins ORDER BY id"
     with postgres.server() as database, buckets(account, repository) as world:
         account.client("secretsmanager").create_secret(Name="penguins/database", SecretString=database.address())
@@ -183,7 +183,7 @@ def test_what_a_query_finds_gets_the_same_predictions(penguins: Path, account: A
         manifest = result_of(world.call({"schedule": asked}))["manifest"]
         assert (manifest["rows_scored"], manifest["rows_rejected"]) == (ROWS, 0)
         of_query = list(csv.DictReader(io.StringIO(world.read(manifest["predictions"]["key"]).decode())))
-        in_table = database.sql("SELECT species FROM species ORDER BY id").splitlines()
+        in_table = database.sql("SELECT species FROM scored ORDER BY id").splitlines()
         text = "\n".join([",".join(MEASURED), *(",".join(row[name] for name in MEASURED) for row in rows)])
         world.drop("incoming/a.csv", text.encode())
         world.score("incoming/a.csv")

@@ -307,6 +307,16 @@ def test_a_file_is_scored_as_the_page_shows(trained: Path, tmp_path: Path) -> No
     assert all(name in listed for name in (f"predictions/{key}.manifest.json", f"rejected/{key}.rejected.csv"))
 
 
+def test_the_largest_row_of_each_format_is_what_the_page_says() -> None:
+    limits = re.search(r"A row of CSV .*?\.\n", (DOCS / "score-files.md").read_text())
+    assert limits
+    shown = [int(number) for number in re.findall(r"(\d+) MiB", limits[0])]
+    constants = {"csv.py": "BLOCK_BYTES", "jsonl.py": "LONGEST_LINE_BYTES", "text.py": "LARGEST_BYTES"}
+    for (module, name), size in zip(constants.items(), shown, strict=True):
+        code = (GENERATED / "serving" / "files" / module).read_text()
+        assert f"\n{name} = {size} << 20\n" in code, module
+
+
 def test_the_sql_of_the_page_is_sql() -> None:
     if missing := postgres.postgres_missing():
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)

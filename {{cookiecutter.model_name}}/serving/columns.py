@@ -16,6 +16,7 @@ A missing list of fixed length is a row of what is missing for its entries.
 """
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -304,14 +305,21 @@ def odd_rows(field: Field, column: npt.NDArray[Any]) -> list[int]:
             row for row, value in enumerate(column) if (not field.nullable if value is None else odd_rows(item, value))
         ]
     if item.kind in (Kind.CATEGORY, Kind.TEXT):
-        values = enumerate(column.ravel().tolist())
+        values = column.ravel().tolist()
         if item.kind is Kind.CATEGORY:
-            choices = {*item.choices, None} if nullable else set(item.choices)
-            odd = [place for place, value in values if value not in choices]
+            choices = {*item.choices, None} if nullable else {*item.choices}
+            if choices.issuperset(values):
+                return []
+            odd = [place for place, value in enumerate(values) if value not in choices]
         else:
-            odd = [place for place, value in values if not (is_text(value) or (value is None and nullable))]
-        return sorted({place // (field.length or 1) for place in odd}) if odd else []
+            odd = [
+                place for place, value in enumerate(values) if not (is_text(value) or (value is None and nullable))
+            ]
+        return sorted({place // (field.length or 1) for place in odd})
     if item.kind in FRACTIONS:
+        # Where the sum is finite, and it nearly always is, every number is.
+        if math.isfinite(np.add.reduce(column, axis=None)):
+            return []
         good = np.isfinite(column)
         if nullable:
             good |= np.isnan(column)

@@ -57,7 +57,7 @@ class OnnxSession:
 
 def side_by_side(columns: Mapping[str, npt.NDArray[Any]], kind: type[Any]) -> npt.NDArray[Any]:
     """Return all columns as one array of shape (rows, entries of all columns)."""
-    filled = [unmasked(column, name, kind) for name, column in columns.items()]
+    filled = [it if type(it) is np.ndarray else unmasked(it, name, kind) for name, it in columns.items()]
     if {column.ndim for column in filled} == {1}:
         return np.array(filled, kind).T
     return np.hstack([column.reshape(len(column), -1) for column in filled], dtype=kind, casting="unsafe")

@@ -30,8 +30,8 @@ NO_DRIVER = (
     "the image has no driver for PostgreSQL: add adbc-driver-postgresql to `dependencies` in pyproject.toml, run "
     "`make lock` and release again"
 )
-# Where rows wait in the database until all are there; only this connection sees it.
-WAITING = "scored"
+# Where rows wait in the database until all are there; only this connection sees it, instead of a table of that name.
+WAITING = "rows_that_wait_for_their_table"
 SECONDS_TO_CONNECT = "10"
 
 

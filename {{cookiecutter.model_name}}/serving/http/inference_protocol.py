@@ -201,8 +201,9 @@ def decoded(body: bytes) -> InferenceRequest:
     try:
         return msgspec.convert(msgspec.json.decode(body), InferenceRequest)
     except msgspec.ValidationError as error:
+        place = str(error).partition(" - at `$.")[2].rstrip("`")
         raise bad_request(
-            f"the request isn't what the protocol asks for ({error}); send "
+            f"the request isn't what the protocol asks for{f', look at {place}' if place else ''}; send "
             '{"inputs": [{"name": ..., "shape": [...], "datatype": ..., "data": [...]}, ...]}'
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
