@@ -27,7 +27,8 @@ from tests.conftest import TYPES, TrainedAs
 
 # Answers one event after the other, as one environment of Lambda does. Between its answers are the handler's own lines.
 CALL = """
-import json, resource, sys, time
+import json, sys, time
+from pathlib import Path
 sys.path.insert(0, "")
 import lambda_function
 class Context:
@@ -35,17 +36,19 @@ class Context:
         self.aws_request_id = f"00000000-0000-4000-8000-{number:012}"
     def get_remaining_time_in_millis(self):
         return 29_000
+def peak_mb():
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 for number, line in enumerate(sys.stdin):
     event = json.loads(line)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
+    before, started = peak_mb(), time.process_time()
     try:
         answer = {"answer": lambda_function.handler(event, Context(number))}
     except BaseException as error:
         answer = {"raised": f"{type(error).__name__}: {error}"[:500]}
-    seconds = time.perf_counter() - started
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print("answer " + json.dumps(answer | {"seconds": seconds, "grown_mb": grown / 1024}), flush=True)
+    measured = {"processor_seconds": time.process_time() - started, "grown_mb": peak_mb() - before}
+    print("answer " + json.dumps(answer | measured), flush=True)
 """
 # A caller waits, and Lambda kills what takes too much; a good request takes a thousandth of both.
 MOST_SECONDS = 2.0
@@ -619,7 +622,7 @@ def test_a_reason_is_short_and_in_plain_words(asked: Asked) -> None:
 
 def test_no_bad_request_takes_long_or_much_memory(asked: Asked) -> None:
     def check(case: Case, answer: dict[str, Any], lines: list[str]) -> None:
-        assert answer["seconds"] < MOST_SECONDS
+        assert answer["processor_seconds"] < MOST_SECONDS
         assert answer["grown_mb"] < MOST_MB
 
     for_every_bad_request(asked, check)

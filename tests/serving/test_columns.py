@@ -315,7 +315,7 @@ def test_what_the_schema_checks_by_itself_is_refused_with_its_reason() -> None:
         Contract(Ordered, Answer).check([2, 1])
 
 
-@pytest.mark.parametrize("cell", ["1_000", "１２", "0x1f"])
+@pytest.mark.parametrize("cell", ["1_000", "\N{FULLWIDTH DIGIT ONE}2", "0x1f"])
 def test_what_python_alone_takes_as_a_number_is_not_one(cell: str) -> None:
     number = next(field for field in CONTRACT.inputs if field.name == "whole")
     with pytest.raises(Refused):

@@ -312,9 +312,7 @@ def odd_rows(field: Field, column: npt.NDArray[Any]) -> list[int]:
                 return []
             odd = [place for place, value in enumerate(values) if value not in choices]
         else:
-            odd = [
-                place for place, value in enumerate(values) if not (is_text(value) or (value is None and nullable))
-            ]
+            odd = [place for place, value in enumerate(values) if not (is_text(value) or (value is None and nullable))]
         return sorted({place // (field.length or 1) for place in odd})
     if item.kind in FRACTIONS:
         # Where the sum is finite, and it nearly always is, every number is.

@@ -3,15 +3,13 @@
 Only a model with a picture in its schema imports this module; no other module of `serving/` imports Pillow.
 """
 
-import hashlib
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL import WebPImagePlugin as WebPImagePlugin  # importing it registers its reader
 
 from serving.fields import Field, UnsupportedType
@@ -27,7 +25,6 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 16_000_000
 # Larger pictures are reduced at once, to a longer side between this and twice as much.
 LONGER_SIDE = 512
-LIES_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -90,24 +87,6 @@ def decode(content: bytes, wanted: Wanted) -> npt.NDArray[np.uint8]:
     if all(low == high for low, high in np.reshape(image.getextrema(), (-1, 2))):
         raise ValueError("the picture is of one colour, there is nothing on it")
     return np.array(image)
-
-
-def describe(content: bytes) -> dict[str, Any]:
-    """Return what a log says of a file: its hash and size, enough to find it again and nothing that is on it.
-
-    `width` and `height` are the pixels that were sent, as a person sees them; they are left out where the file has no
-    header that can be read.
-    """
-    found: dict[str, Any] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in LIES_ON_ITS_SIDE:
-            width, height = height, width
-    # As in `decode`: whatever a reader raises, the file has a hash.
-    except Exception:
-        return found
-    return {**found, "width": width, "height": height}
 
 
 def opened(content: bytes, wanted: Wanted) -> Image.Image:

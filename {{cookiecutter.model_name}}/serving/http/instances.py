@@ -40,10 +40,17 @@ class Reader:
             raise Problem(HTTPStatus.BAD_REQUEST, 'the body is empty; send JSON such as {"instances": [...]}')
         try:
             if start == b"{":
-                return self._in_columns(self._named.decode(body).instances)  # type: ignore[attr-defined]
-            return self._in_columns(self._several.decode(body))
+                given = self._named.decode(body).instances  # type: ignore[attr-defined]
+            else:
+                given = self._several.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._explained(body)
+        # An instance that isn't a list has a key for each field, and the list may have one. Where there are more colons,
+        # a key may be there twice.
+        keys = (len(given) - list(map(type, given)).count(tuple)) * len(self._contract.inputs) + (start == b"{")
+        if body.count(b":") > keys:
+            refuse_repeated_keys(body)
+        return self._in_columns(given)
 
     def from_value(self, payload: Any) -> Instances:
         """Return the instances in a JSON value of any accepted shape. Raises Problem."""
@@ -55,7 +62,7 @@ class Reader:
         if field is None:
             raise TypeError("an instance of model_code/schema.py isn't one file")
         try:
-            return self._columns([self._contract.instance(**{field.name: content})])
+            return self._columns([self._contract.made({field.name: content})])
         except Refused as refused:
             raise unprocessable(refused.reason) from None
 
@@ -67,6 +74,7 @@ class Reader:
             self._find_what_is_not_json(body)
             reason = str(error).partition(" - at ")[0]
             raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason}") from None
+        refuse_repeated_keys(body)
         return self.from_value(payload)
 
     def _find_what_is_not_json(self, body: bytes) -> None:
@@ -136,6 +144,21 @@ class Reader:
 
     def _columns(self, instances: Sequence[msgspec.Struct]) -> Instances:
         return Instances(self._contract.columns(instances), len(instances))
+
+
+def refuse_repeated_keys(body: bytes) -> None:
+    """Raise Problem where an object in a JSON body names a key twice: nobody could say which value was meant."""
+    import json  # few bodies are looked at so closely
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise unprocessable(f"the request has the member {shown(twice)} more than once in one object; send it once")
+        return found
+
+    json.loads(body, object_pairs_hook=members)
 
 
 def at(index: int, refused: Refused) -> Problem:
