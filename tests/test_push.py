@@ -300,8 +300,9 @@ def test_a_pull_request_has_its_figures_beside_those_of_main(world: World, pull_
     of_main = next(run for run in world.kept.runs() if (run["event"], run["conclusion"]) == ("push", "success"))
     lines = [line for line in pull_request.run.jobs["image"].summary.splitlines() if line.startswith("|")]
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert header == ["figure", "this pull request", f"main ({of_main['headSha'][:12]})", "difference"]
-    figures = {name: values for name, *values in rows}
+    main = f"main ({of_main['headSha'][:12]})"
+    assert header == ["figure", "this pull request", "threshold", "on training data", main, "difference"]
+    figures = {name: [own, theirs, difference] for name, own, _, _, theirs, difference in rows}
     assert list(figures) == [*METRICS, "image size, unpacked (MB)", "cold start in Docker (s)"]
     own, theirs, difference = map(float, figures["log_loss"])
     assert own != theirs

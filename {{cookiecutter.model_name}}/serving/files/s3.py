@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 
 # S3 takes at most 10,000 parts of at least 5 MiB; with these an object may have 80 GB.
 PART_BYTES = 8 << 20
+CHUNK_BYTES = 1 << 20
 
 # Of S3: what was to be written under a condition has changed, has gone, or is just being written by somebody else.
 CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "NoSuchVersion"}
@@ -114,10 +115,14 @@ class Source(io.RawIOBase):
         if wanted <= 0:
             return 0
         last = self._position + wanted - 1
-        content = ask(self._s3.get_object, **self._where, Range=f"bytes={self._position}-{last}")["Body"].read()
-        memoryview(buffer)[:wanted] = content
-        self._position += wanted
-        return wanted
+        body = ask(self._s3.get_object, **self._where, Range=f"bytes={self._position}-{last}")["Body"]
+        place = 0
+        # Blocks as large as the buffer would leave holes in memory, which grows with the file then.
+        for content in body.iter_chunks(CHUNK_BYTES):
+            memoryview(buffer)[place : place + len(content)] = content
+            place += len(content)
+        self._position += place
+        return place
 
 
 class Upload:
@@ -139,9 +144,9 @@ class Upload:
     def write(self, content: Any) -> int:
         """Add `content`, a part of it after the other."""
         self._waiting += content
-        while len(self._waiting) >= PART_BYTES:
-            self._send(bytes(self._waiting[:PART_BYTES]))
-            del self._waiting[:PART_BYTES]
+        if len(self._waiting) >= PART_BYTES:
+            self._send(self._waiting)
+            self._waiting = bytearray()
         return len(content)
 
     def finish(self) -> str:
@@ -157,7 +162,7 @@ class Upload:
             self.abandon()
             return str(put["ETag"]).strip('"')
         if self._waiting:
-            self._send(bytes(self._waiting))
+            self._send(self._waiting)
         parts = [part.result() for part in self._parts]
         done = ask(
             self._s3.complete_multipart_upload,
@@ -181,7 +186,7 @@ class Upload:
     def flush(self) -> None:
         """Do nothing: what isn't a whole part yet waits. Writers of files ask for it."""
 
-    def _send(self, content: bytes) -> None:
+    def _send(self, content: bytearray) -> None:
         if not self._id:
             created = self._s3.create_multipart_upload(**self._where, ContentType=self._content_type)
             self._id = str(created["UploadId"])
@@ -190,7 +195,7 @@ class Upload:
             self._parts[-1].result()
         self._parts.append(self._sender.submit(self._send_part, len(self._parts) + 1, content))
 
-    def _send_part(self, number: int, content: bytes) -> dict[str, Any]:
+    def _send_part(self, number: int, content: bytearray) -> dict[str, Any]:
         sent = self._s3.upload_part(**self._where, UploadId=self._id, PartNumber=number, Body=content)
         return {"PartNumber": number, "ETag": sent["ETag"]}
 

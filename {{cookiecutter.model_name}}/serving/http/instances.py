@@ -30,24 +30,22 @@ class Reader:
         self._contract = contract
         self._limit = limit
         several: Any = Annotated[list[contract.instance | contract.row], msgspec.Meta(min_length=1, max_length=limit)]  # type: ignore[name-defined]
-        named = msgspec.defstruct("Named", [("instances", several)], forbid_unknown_fields=True)
+        request: Any = msgspec.defstruct("Named", [("instances", several)], forbid_unknown_fields=True)
         self._several = msgspec.json.Decoder(several)
-        self._named = msgspec.json.Decoder(named)
+        self._named = msgspec.json.Decoder(request)
 
     def from_json(self, body: bytes) -> Instances:
         """Return the instances in a JSON body of any accepted shape. Raises Problem."""
         if not (start := body.lstrip()[:1]):
             raise Problem(HTTPStatus.BAD_REQUEST, 'the body is empty; send JSON such as {"instances": [...]}')
         try:
-            if start == b"{":
-                given = self._named.decode(body).instances  # type: ignore[attr-defined]
-            else:
-                given = self._several.decode(body)
+            named = start == b"{"
+            given: list[Any] = self._named.decode(body).instances if named else self._several.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._explained(body)
-        # An instance that isn't a list has a key for each field, and the list may have one. Where there are more colons,
-        # a key may be there twice.
-        keys = (len(given) - list(map(type, given)).count(tuple)) * len(self._contract.inputs) + (start == b"{")
+        # An instance that isn't a list has a key for each field, and their list may have one. Where there are more
+        # colons, a key may be there twice.
+        keys = (len(given) - list(map(type, given)).count(tuple)) * len(self._contract.inputs) + named
         if body.count(b":") > keys:
             refuse_repeated_keys(body)
         return self._in_columns(given)
