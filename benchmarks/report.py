@@ -205,7 +205,7 @@ same machine, and it answers at once where AWS takes seconds.
 ## Run it yourself
 
 ```console
-make bench                                             # some ten minutes
+make bench                                             # some seven minutes
 .venv/bin/python -m benchmarks --rounds 40 --warm 200  # longer, steadier
 ```
 

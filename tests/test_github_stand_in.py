@@ -475,7 +475,7 @@ def test_steps_have_githubs_shell_and_no_terminal_and_nothing_of_this_process(
         (job("echo", runs_on="windows-2022"), "no runner `windows-2022`"),
         (job("echo", runs_on=["self-hosted", "gpu"]), "no runner `self-hosted`"),
         (job({"uses": "acme/unknown@v1"}), "no stand-in for the action `acme/unknown@v1`"),
-        (job({"uses": CHECKOUT, "with": {"lfs": True}}), "doesn't know the input `lfs`"),
+        (job({"uses": CHECKOUT, "with": {"submodules": True}}), "doesn't know the input `submodules`"),
         (job("echo", services={"db": {"image": "postgres"}}), "`services` can't be done"),
     ],
 )

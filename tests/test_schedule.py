@@ -208,7 +208,7 @@ def test_a_schedule_scores_what_a_query_finds_into_a_file_and_into_a_table(world
     assert [int(row["id"]) for row in rows] == [n for n in range(1, 101) if n % 10]
     assert {row["label"] for row in rows} <= {"versicolor", "virginica"}
     rejected = written[manifest["rejected"]["key"]].decode().splitlines()
-    assert rejected[1].startswith("10,petal_width,is missing,")
+    assert rejected[1].startswith("10,petal_width,is missing; expected a number,")
     time = datetime.fromisoformat(manifest["source"]["scheduled_at"])
     assert before <= time <= datetime.now(UTC)
     assert manifests[0] == f"predictions/scheduled/{time:%Y%m%dT%H%M%SZ}.csv.manifest.json"
