@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 from serving.columns import Contract, Nonsense
-from serving.fields import Refused, UnsupportedType, checked, from_text
+from serving.fields import Refused, UnsupportedType, checked, from_text, reason_and_place
 
 Colour = Literal["red", "green"]
 
@@ -320,3 +320,19 @@ def test_what_python_alone_takes_as_a_number_is_not_one(cell: str) -> None:
     number = next(field for field in CONTRACT.inputs if field.name == "whole")
     with pytest.raises(Refused):
         checked(number, from_text(number, cell))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "reason", "place"),
+    [
+        (b'{"a": [{"b": "x"}]}', dict[str, list[dict[str, int]]], "Expected `int`, got `str`", "[...][0][...]"),
+        (b'["x"]', list[float], "Expected `float`, got `str`", "[0]"),
+        (b'"x"', float, "Expected `float`, got `str`", ""),
+    ],
+)
+def test_msgspec_still_says_the_reason_and_the_place_as_we_read_them(
+    body: bytes, kind: Any, reason: str, place: str
+) -> None:
+    with pytest.raises(msgspec.ValidationError) as refused:
+        msgspec.json.decode(body, type=kind)
+    assert reason_and_place(refused.value) == (reason, place)

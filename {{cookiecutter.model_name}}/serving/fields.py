@@ -239,8 +239,17 @@ def checked(field: Field, value: Any) -> Any:
         # What no message above speaks of, msgspec still decides; an entry of a list is part of the list's own type.
         return msgspec.convert(found, field.type) if field.name else found
     except msgspec.ValidationError as error:
-        reason = str(error).partition(" - at ")[0]
+        reason, _ = reason_and_place(error)
         raise Refused(field.key, f"isn't accepted: {reason[:1].lower()}{reason[1:]}") from None
+
+
+def reason_and_place(error: Exception) -> tuple[str, str]:
+    """Return what msgspec says is wrong, and where: "inputs[0].name", empty where it names no place.
+
+    This is the only function that reads msgspec's messages.
+    """
+    reason, _, place = str(error).partition(" - at `$")
+    return reason, place.rstrip("`").removeprefix(".")
 
 
 def check_number(field: Field, value: Any) -> float:

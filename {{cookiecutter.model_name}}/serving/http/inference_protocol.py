@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 
 from serving.columns import Answer, Contract, values_of
-from serving.fields import Field, Kind, Refused, kind_of, shown
+from serving.fields import Field, Kind, Refused, kind_of, reason_and_place, shown
 from serving.http.instances import Instances
 from serving.http.problem import Problem
 
@@ -201,7 +201,7 @@ def decoded(body: bytes) -> InferenceRequest:
     try:
         return msgspec.convert(msgspec.json.decode(body), InferenceRequest)
     except msgspec.ValidationError as error:
-        place = str(error).partition(" - at `$.")[2].rstrip("`")
+        _, place = reason_and_place(error)
         raise bad_request(
             f"the request isn't what the protocol asks for{f', look at {place}' if place else ''}; send "
             '{"inputs": [{"name": ..., "shape": [...], "datatype": ..., "data": [...]}, ...]}'

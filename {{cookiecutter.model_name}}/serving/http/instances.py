@@ -8,7 +8,7 @@ import msgspec
 import numpy.typing as npt
 
 from serving.columns import Contract
-from serving.fields import Kind, Refused, kind_of, shown
+from serving.fields import Kind, Refused, kind_of, reason_and_place, shown
 from serving.http.problem import Problem
 
 
@@ -70,7 +70,7 @@ class Reader:
             payload = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._find_what_is_not_json(body)
-            reason = str(error).partition(" - at ")[0]
+            reason, _ = reason_and_place(error)
             raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason}") from None
         refuse_repeated_keys(body)
         return self.from_value(payload)
