@@ -245,10 +245,11 @@ def file_column(field: Field, values: list[Any]) -> npt.NDArray[Any]:
     """Return a column of decoded pictures."""
     from serving import picture  # only a model that takes pictures needs it
 
+    wanted = picture.wanted(field)
     decoded = []
     for index, content in enumerate(values):
         try:
-            decoded.append(None if content is None else picture.decode(content, picture.wanted(field)))
+            decoded.append(None if content is None else picture.decode(content, wanted))
         except ValueError as error:
             raise Refused(field.key, str(error), index) from None
     return objects(decoded)

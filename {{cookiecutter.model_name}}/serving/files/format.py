@@ -92,6 +92,20 @@ class Format(Protocol):
         ...
 
 
+class PlainWriter:
+    """Writes rows that are bytes already as they are."""
+
+    def __init__(self, sink: Any) -> None:
+        self._sink = sink
+
+    def write(self, rows: bytes) -> None:
+        """Add rows."""
+        self._sink.write(rows)
+
+    def close(self) -> None:
+        """Do nothing: nothing has to end the file."""
+
+
 def csv_line(cells: Sequence[str]) -> str:
     """Return texts as a line of CSV.
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from serving.columns import Columns, Contract
 from serving.fields import Refused
-from serving.files.format import InvalidFile, Mask, Reading, Rejected
+from serving.files.format import InvalidFile, Mask, PlainWriter, Reading, Rejected
 
 READ_BYTES = 8 << 20
 BLOCK_BYTES = 1 << 19
@@ -65,9 +65,9 @@ class JsonLines:
         if rest:
             yield from self._block([rest], first)
 
-    def writer(self, sink: Any) -> "Lines":
+    def writer(self, sink: Any) -> PlainWriter:
         """Return what writes lines with predictions."""
-        return Lines(sink)
+        return PlainWriter(sink)
 
     def _block(self, lines: list[bytes], first: int) -> Iterator["JsonBlock"]:
         numbers = [number for number, line in enumerate(lines, first) if line.strip(BLANKS)]
@@ -175,20 +175,6 @@ class JsonBlock:
             if key in given:
                 raise taken(key)
         return given
-
-
-class Lines:
-    """Writes lines as they are."""
-
-    def __init__(self, sink: Any) -> None:
-        self._sink = sink
-
-    def write(self, rows: bytes) -> None:
-        """Add lines, each with its end."""
-        self._sink.write(rows)
-
-    def close(self) -> None:
-        """Do nothing: nothing has to end the file."""
 
 
 def whole(digits: str) -> int | float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.columns import Columns, Contract
 from serving.fields import Refused
-from serving.files.format import InvalidFile, Mask, Reading, Rejected
+from serving.files.format import InvalidFile, Mask, PlainWriter, Reading, Rejected
 
 LARGEST_BYTES = 64 << 20
 
@@ -55,23 +55,9 @@ class OneInstance:
         (prediction,) = self._contract.predictions(answers)
         return msgspec.json.format(msgspec.json.encode(prediction)) + b"\n"
 
-    def writer(self, sink: Any) -> "Document":
+    def writer(self, sink: Any) -> PlainWriter:
         """Return what writes the document to `sink`."""
-        return Document(sink)
-
-
-class Document:
-    """Writes a document as it is."""
-
-    def __init__(self, sink: Any) -> None:
-        self._sink = sink
-
-    def write(self, rows: bytes) -> None:
-        """Write the document."""
-        self._sink.write(rows)
-
-    def close(self) -> None:
-        """Do nothing: the document is whole."""
+        return PlainWriter(sink)
 
 
 class Text(OneInstance):

@@ -8,7 +8,7 @@ import msgspec
 import numpy.typing as npt
 
 from serving.columns import Contract
-from serving.fields import Kind, Refused, kind_of, reason_and_place, shown
+from serving.fields import Field, Kind, Refused, kind_of, reason_and_place, shown
 from serving.http.problem import Problem
 
 
@@ -142,6 +142,13 @@ class Reader:
 
     def _columns(self, instances: Sequence[msgspec.Struct]) -> Instances:
         return Instances(self._contract.columns(instances), len(instances))
+
+
+def media_types(field: Field) -> list[str]:
+    """Return the content types of the files that a field takes."""
+    from serving import picture  # a model of tables has no use for it
+
+    return picture.media_types(picture.wanted(field))
 
 
 def refuse_repeated_keys(body: bytes) -> None:

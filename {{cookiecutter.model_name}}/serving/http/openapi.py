@@ -8,6 +8,7 @@ import msgspec
 
 from serving.columns import Contract
 from serving.fields import Field, Kind
+from serving.http.instances import media_types
 
 if TYPE_CHECKING:
     from serving.model import ModelId
@@ -108,13 +109,6 @@ def file_description(field: Field) -> str:
     """Return what a field that is a file takes."""
     described = f"{field.description.rstrip('.')}. " if field.description else ""
     return f"{described}A file as base64: {', '.join(media_types(field))}."
-
-
-def media_types(field: Field) -> list[str]:
-    """Return the content types of the files that a field takes."""
-    from serving import picture  # a model of tables has no use for it
-
-    return picture.media_types(picture.wanted(field))
 
 
 def reference(schema: type[msgspec.Struct] | str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import msgspec
 
 from serving.columns import Contract
 from serving.fields import Field, Kind, Refused, checked
+from serving.http.instances import media_types
 
 TEMPLATE = Path(__file__).with_name("page.html")
 # As text inside of HTML these would end the element, or begin another.
@@ -100,13 +101,6 @@ def described(field: Field) -> dict[str, Any]:
     if not field.required:
         found["default"] = msgspec.to_builtins(field.default)
     return {name: value for name, value in found.items() if name == "default" or value not in (None, "", [])}
-
-
-def media_types(field: Field) -> list[str]:
-    """Return the content types of the files that a field takes."""
-    from serving import picture  # a model of tables has no use for it
-
-    return picture.media_types(picture.wanted(field))
 
 
 def zone_of(field: Field) -> str | None:

@@ -15,13 +15,13 @@ from serving import telemetry
 from serving.columns import Answer, Nonsense
 from serving.http import events
 from serving.http.events import Request
-from serving.http.instances import Instances, Reader
+from serving.http.instances import Instances, Reader, media_types
 from serving.http.problem import Problem
 from serving.model import CARD, CONTRACT, FUNCTION_VERSION, MODEL_ID, ModelId, first_example, predict
 
 if CONTRACT.file:
-    # The first picture shouldn't wait for what reads it.
-    from serving import picture
+    # Imported for its time: the first picture shouldn't wait for what reads it.
+    from serving import picture as picture
 
 READER = Reader(CONTRACT, MAX_INSTANCES)
 JSON = "application/json"
@@ -161,7 +161,7 @@ def file_in(request: Request, body: bytes) -> bytes | None:
                 f'{request.media_type[:60]} isn\'t accepted; send JSON such as {{"instances": [...]}} as {JSON}',
             )
         return None
-    accepted = picture.media_types(picture.wanted(CONTRACT.file))
+    accepted = media_types(CONTRACT.file)
     media_type = request.media_type
     if media_type == "multipart/form-data":
         from serving.http import multipart  # few callers send forms
